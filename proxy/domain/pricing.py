@@ -1,0 +1,53 @@
+"""What an attempt costs us: the price of each part of its tokens, exact in picodollars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.domain.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Picodollars per token of each part (and per request). `None`: that part's price is the plain one.
+
+    A cached token without a price of its own is charged as plain input: dearer, never forgotten.
+    """
+
+    input: int
+    output: int
+    cached_input: int | None = None
+    cache_write: int | None = None
+    audio_input: int | None = None
+    audio_output: int | None = None
+    request: int = 0
+    version: str = ""
+
+    def dearest_input(self) -> int:
+        """The price that no input token can exceed, whatever part it turns out to be."""
+        return max(self.input, self.cached_input or 0, self.cache_write or 0, self.audio_input or 0)
+
+    def dearest_output(self) -> int:
+        return max(self.output, self.audio_output or 0)
+
+
+def cost_pico(usage: Usage, price: Price) -> int:
+    """The exact cost of what was used. The parts of the input are disjoint; reasoning is part of the output."""
+    cached = price.input if price.cached_input is None else price.cached_input
+    written = price.input if price.cache_write is None else price.cache_write
+    heard = price.input if price.audio_input is None else price.audio_input
+    spoken = price.output if price.audio_output is None else price.audio_output
+    return (
+        usage.uncached_input_tokens * price.input
+        + usage.cache_read_tokens * cached
+        + usage.cache_write_tokens * written
+        + usage.audio_input_tokens * heard
+        + (usage.output_tokens - usage.audio_output_tokens) * price.output
+        + usage.audio_output_tokens * spoken
+        + price.request
+    )
+
+
+def bound_pico(input_bound: int, output_bound: int, price: Price) -> int:
+    """The most that an attempt within these bounds can cost."""
+    return input_bound * price.dearest_input() + output_bound * price.dearest_output() + price.request

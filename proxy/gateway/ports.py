@@ -1,0 +1,229 @@
+"""What the paths need of the world. Adapters depend on these, never the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from proxy.domain.asks import Ask
+from proxy.domain.identity import Identity
+from proxy.domain.policy import Model, Policy
+from proxy.domain.reservations import Reservation, ReserveReply, Settled, Settlement
+from proxy.domain.usage import Usage
+
+
+class Clock(Protocol):
+    """Wall time for what is only written down (event timestamps); admission time is always Redis's."""
+
+    def now_us(self) -> int: ...
+
+    def monotonic_us(self) -> int: ...
+
+
+class StoreAway(Exception):
+    """Redis did not answer within the deadline, or the connection is down. The outcome is unknown."""
+
+
+class DirectoryIncomplete(Exception):
+    """Redis does not hold the whole directory (yet): an absent secret proves nothing."""
+
+
+class Budgets(Protocol):
+    """Reservations and counters, atomic per call. Every method may raise `StoreAway`."""
+
+    async def reserve(self, reservation: Reservation) -> ReserveReply: ...
+
+    async def settle(self, settlement: Settlement) -> Settled: ...
+
+    async def release(self, settlement: Settlement) -> Settled:
+        """Give everything back and record the terminal event (`settlement.amounts` are zero).
+
+        On a reference that Redis does not know a tombstone is left, which a delayed reserve respects.
+        """
+        ...
+
+    async def extend(self, shard: int, observed: Mapping[str, int]) -> frozenset[str]:
+        """Renew the leases of `observed` (reference -> output tokens seen so far); returns those lost."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueReservation:
+    """A held reservation whose lease has run out, as Redis keeps it. `record` is `Reservation.record`."""
+
+    ref: str
+    shard: int
+    admitted_us: int
+    observed_output_tokens: int
+    amounts: tuple[int, ...]
+    record: bytes
+
+
+class Sweepable(Protocol):
+    """What the sweeper needs of Redis, one shard at a time."""
+
+    async def overdue(self, shard: int, most: int) -> Sequence[OverdueReservation]: ...
+
+    async def expire(self, overdue: OverdueReservation, settlement: Settlement) -> Settled:
+        """Charge an overdue reservation; refused (`duplicate`) if it was extended or finished meanwhile."""
+        ...
+
+
+class Directory(Protocol):
+    """Identities and the policy, as projected into Redis. May raise `StoreAway`, `DirectoryIncomplete`."""
+
+    async def identity(self, digest: str) -> Identity | None: ...
+
+    async def policy(self) -> Policy: ...
+
+
+class Spool(Protocol):
+    """Where settlements wait while Redis is away: fsynced before `keep` returns."""
+
+    async def keep(self, settlement: Settlement, verb: Literal["settle", "release"]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DenialKey:
+    """What denials are counted by, per minute."""
+
+    minute: int
+    customer_id: str
+    agent_id: str
+    model: str
+    reason: str
+
+
+class Denials(Protocol):
+    """Counts refusals off the path; never waits, never fails."""
+
+    def count(self, key: DenialKey, request_id: str, message: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One attempt as a provider gets it. `output_limit` is always sent upstream, under the model's own name."""
+
+    request_id: str
+    attempt: int
+    ask: Ask
+    model: Model
+    output_limit: int
+    forward_headers: Mapping[str, str]
+
+
+class UpstreamFailed(Exception):
+    """An attempt that brought no answer to pass on.
+
+    `kind`: `unsent` (the request never left: connect failure), `refused` (the upstream definitively
+    refused: a status without usage), `unknown` (timeout or reset after it was sent).
+    `status` is what the upstream said, if anything; `message` is our sentence, never provider text verbatim
+    with secrets in it; `blame` says whose trouble it is. `retry_after_s` as the upstream gave it.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["unsent", "refused", "unknown"],
+        error_type: str,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        blame: Literal["request", "operator", "upstream"] = "upstream",
+        retry_after_s: int | None = None,
+        provider_request_id: str | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(error_type)
+        self.kind = kind
+        self.error_type = error_type
+        self.message = message
+        self.status = status
+        self.code = code
+        self.param = param
+        self.blame = blame
+        self.retry_after_s = retry_after_s
+        self.provider_request_id = provider_request_id
+        self.usage = usage
+
+
+class Answer(Protocol):
+    """An upstream's answer that has begun (2xx, headers read), to be passed on as it comes.
+
+    Plain: `read()` gives the whole body. Streamed: `next()` gives whole events, ready to forward, until None;
+    the wire's own ending (`[DONE]`) is not among them but in `tail`, so that the attempt is settled before it
+    goes out. `usage` is set once it is known: None at the end means that the provider reported none (an
+    estimate says so in its `source`). Either may raise `UpstreamFailed`, mid-stream too.
+    """
+
+    status: int
+    streamed: bool
+    content_type: str
+    provider_request_id: str | None
+    usage: Usage | None
+    tail: bytes
+
+    async def read(self) -> bytes: ...
+
+    async def next(self) -> bytes | None: ...
+
+    def observed_output_tokens(self) -> int:
+        """An estimate of the output delivered so far; at least one token per event that carries text."""
+        ...
+
+    def error_event(self, message: str, code: str) -> bytes:
+        """The wire's own error event, for a stream that has begun and cannot end cleanly."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the upstream connection; whoever waits in `read` or `next` gets `UpstreamFailed`."""
+        ...
+
+
+class Provider(Protocol):
+    """An upstream, spoken to in its wire."""
+
+    configured: bool
+
+    async def send(self, dispatch: Dispatch) -> Answer:
+        """Send and wait for the answer's head; raises `UpstreamFailed`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Call(Protocol):
+    """A client's request and the way back to it. Writing to a client that has left does nothing."""
+
+    request_id: str
+    endpoint: str
+    secret: str | None
+    headers: Mapping[str, str]
+    gone: bool
+    began: bool
+
+    async def json(self) -> dict[str, Any]:
+        """The body, parsed once; raises `Refused` (bad_request) for every fault of it."""
+        ...
+
+    def when_gone(self, act: Callable[[], None] | None) -> None:
+        """Calls `act` once if the client leaves (at once if it has); None takes it back."""
+        ...
+
+    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None: ...
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None: ...
+
+    async def write(self, chunk: bytes) -> None:
+        """Forwards a chunk of a begun stream, waiting for a slow reader (who is `gone` after 60 s)."""
+        ...
+
+    async def end(self, tail: bytes) -> None:
+        """The tail and the terminating chunk, in one write."""
+        ...
+
+    def cut(self) -> None:
+        """Drop the connection: what was begun is not ended cleanly."""
+        ...
