@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -20,9 +20,22 @@ class Clock(Protocol):
 
     def monotonic_us(self) -> int: ...
 
+    def store_now_us(self) -> int:
+        """A guess of Redis's time, for choosing windows; the script corrects it."""
+        ...
+
+    def store_said(self, now_us: int) -> None: ...
+
 
 class StoreAway(Exception):
-    """Redis did not answer within the deadline, or the connection is down. The outcome is unknown."""
+    """Redis did not answer within the deadline, or the connection is down.
+
+    `sent`: the command may have been carried out, nobody knows; False: it certainly was not.
+    """
+
+    def __init__(self, message: str = "", *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class DirectoryIncomplete(Exception):
@@ -70,12 +83,24 @@ class Sweepable(Protocol):
         ...
 
 
+class Balances(Protocol):
+    """Reads counters without moving them. May raise `StoreAway`."""
+
+    async def balances(self, shard: int, names: Sequence[str]) -> Sequence[tuple[int, int]]:
+        """(used, held) of each counter, zero where it has not been touched."""
+        ...
+
+
 class Directory(Protocol):
     """Identities and the policy, as projected into Redis. May raise `StoreAway`, `DirectoryIncomplete`."""
 
     async def identity(self, digest: str) -> Identity | None: ...
 
     async def policy(self) -> Policy: ...
+
+    async def current(self, identity: Identity, policy_revision: int) -> bool:
+        """Whether the customer's revision, the secret and the policy's revision are still these."""
+        ...
 
 
 class Spool(Protocol):
@@ -93,6 +118,24 @@ class DenialKey:
     agent_id: str
     model: str
     reason: str
+
+
+class Spawn(Protocol):
+    """Starts a task that somebody holds, and whose fault is reported."""
+
+    def __call__(self, work: Coroutine[Any, Any, None], name: str) -> object: ...
+
+
+class Meters(Protocol):
+    """Counts what the operator watches, without cost to a request. No customer, user or agent among the labels."""
+
+    def request(self, endpoint: str, status: int, reason: str, latency_us: int) -> None: ...
+
+    def attempt(self, upstream: str, model: str, status: str, input_tokens: int, output_tokens: int) -> None: ...
+
+    def fault(self, what: str) -> None:
+        """Something that an operator should look at, by a fixed short name."""
+        ...
 
 
 class Denials(Protocol):
@@ -164,6 +207,8 @@ class Answer(Protocol):
     provider_request_id: str | None
     usage: Usage | None
     tail: bytes
+    failed: bool
+    """True once the stream carried the wire's own error event."""
 
     async def read(self) -> bytes: ...
 
@@ -227,3 +272,59 @@ class Call(Protocol):
     def cut(self) -> None:
         """Drop the connection: what was begun is not ended cleanly."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEntry:
+    """One entry of a shard's stream. `id` is the stream's own; `fields` are as they were appended.
+
+    A usage event: `event` (JSON), `kind`, `seq`, `charged` (JSON list as in DESIGN 5.6), `late` and `disputed`
+    ("1" or "0"), `prior` ("input,output,cost_pico", corrections only). A denial delta: `id` (unique, by which a
+    redelivered one counts once) and `denials`, a JSON list of `{"minute", "customer_id", "agent_id", "model",
+    "reason", "count", "sample_request_id", "sample_message"}`.
+    """
+
+    shard: int
+    id: str
+    fields: Mapping[str, str]
+
+
+class EventStream(Protocol):
+    """What waits in Redis to be written down, of all shards. Every method may raise `StoreAway`."""
+
+    async def read(self, consumer: str, count: int, block_ms: int) -> Sequence[StreamEntry]:
+        """At most `count` entries that nobody has read; waits up to `block_ms` for the first."""
+        ...
+
+    async def claim(self, consumer: str, idle_ms: int) -> Sequence[StreamEntry]:
+        """Entries that were read and not finished for `idle_ms`, by whomever; empty when there are none."""
+        ...
+
+    async def done(self, entries: Sequence[StreamEntry]) -> None:
+        """Acknowledge and delete: only after the ledger has committed them."""
+        ...
+
+
+class DirectorySink(Protocol):
+    """Where the directory is projected to. Every method may raise `StoreAway`."""
+
+    async def project_customer(
+        self,
+        customer_id: str,
+        doc: Mapping[str, Any],
+        revision: int,
+        secrets: Mapping[str, int],
+        digests: Mapping[str, Mapping[str, Any]],
+        revoked_digests: Sequence[str],
+    ) -> None:
+        """Replace what Redis holds of a customer, unless it holds a higher revision already.
+
+        `doc` is `{"status", "plan", "anchor_us", "timezone"}`; `secrets` maps the id of each live secret to its
+        `expires_at_ms` (0: never); `digests` maps digests to `{"secret_id", "agent_id", "agent_type_id",
+        "customer_id", "expires_at_ms"}`.
+        """
+        ...
+
+    async def mark_complete(self) -> None: ...
+
+    async def is_complete(self) -> bool: ...

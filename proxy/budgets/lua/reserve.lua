@@ -1,0 +1,190 @@
+#!lua
+--[[
+  Reserve: hold an amount on every budget of an attempt, or on none.
+
+  Guarantee: used + held + amount <= limit for every budget when it is held, however many callers
+  race, and nothing is written unless everything fits. The same reference holds only once; a
+  reference that is finished, or that a release has barred, holds nothing any more. Time is Redis
+  time, and never runs backwards. A request's rate limits are asked after its budgets.
+
+  KEYS[1]   shard           hash    epoch, seq, clock_us, policy, admitted
+  KEYS[2]   customer        hash    rev, k:<secret_id> = expires_at_ms (0: never)
+  KEYS[3]   rates           hash    requests, tokens: theoretical arrival times in us
+  KEYS[4]   holding         set     the customer's held references
+  KEYS[5]   held            hash    ref -> admitted_us|a|b|amount,...|counter key TAB ...\n record
+  KEYS[6]   leases          zset    ref -> deadline in us
+  KEYS[7]   done            string  this reference, finished
+  KEYS[8..] counters        hash    used, held; each named once
+  ARGV[1]   epoch           the shard's epoch as the caller knows it
+  ARGV[2]   seq_known       the highest seq that the caller has seen of the shard
+  ARGV[3]   ref             {request_id}:{attempt}
+  ARGV[4]   secret_field    k:<secret_id>
+  ARGV[5]   revision        of the customer, as the caller knows it
+  ARGV[6]   policy          revision of the policy that the caller decided by
+  ARGV[7]   first           1: the request's first attempt, 0: a later one
+  ARGV[8]   requests_limit  per minute, or - for none
+  ARGV[9]   tokens_limit    per minute, or - for none
+  ARGV[10]  at_once_limit   requests under way at once, or - for none
+  ARGV[11]  rate_tokens     what the tokens per minute take
+  ARGV[12]  lease_us        how long it is held unless extended
+  ARGV[13]  record          kept with the reservation, for its orphaned event
+  ARGV[14..] holds          "amount limit starts_us ends_us" of each counter; ends_us - for a lifetime
+  Returns   {"held", now_us, requests_tat_us, tokens_tat_us}
+          | {"exceeded", now_us, used, held, used, held, ...}   of all counters, in order
+          | {"limited", now_us, "requests" | "tokens" | "concurrent_requests", wait_us}
+          | {"stale", "customer" | "secret" | "policy"} | {"window", now_us}
+          | {"finished", "settled" | "released" | "expired"} | {"closed"}
+]]
+local shard = KEYS[1]
+local customer = KEYS[2]
+local rates = KEYS[3]
+local holding = KEYS[4]
+local held = KEYS[5]
+local leases = KEYS[6]
+local done = KEYS[7]
+local epoch = ARGV[1]
+local seq_known = ARGV[2]
+local ref = ARGV[3]
+local secret_field = ARGV[4]
+local revision = ARGV[5]
+local policy = ARGV[6]
+local first = ARGV[7] == '1'
+local requests_limit = ARGV[8]
+local tokens_limit = ARGV[9]
+local at_once_limit = ARGV[10]
+local rate_tokens = ARGV[11]
+local lease_us = ARGV[12]
+local record = ARGV[13]
+local count = #KEYS - 7
+
+local BURST_US = 60000000
+local COUNTER_KEPT_US = 35 * 86400 * 1000000
+local call, find, match, format = redis.call, string.find, string.match, string.format
+
+local function integer(text, name)
+  local number = not find(text, '%D') and tonumber(text)
+  if not number or number >= 9007199254740992 then
+    error({err = 'BADARG ' .. name .. ' must be an integer from 0 to 2^53 - 1'})
+  end
+  return number
+end
+
+local function limit_of(text, name)
+  return text ~= '-' and integer(text, name)
+end
+
+seq_known, policy = integer(seq_known, 'seq_known'), integer(policy, 'policy')
+rate_tokens, lease_us = integer(rate_tokens, 'rate_tokens'), integer(lease_us, 'lease_us')
+requests_limit = limit_of(requests_limit, 'requests_limit')
+tokens_limit = limit_of(tokens_limit, 'tokens_limit')
+at_once_limit = limit_of(at_once_limit, 'at_once_limit')
+if #ARGV ~= 13 + count then
+  error({err = 'BADARG as many holds as counters are needed'})
+end
+local amounts, amount_texts, limits, starts, ends, named = {}, {}, {}, {}, {}, {}
+for i = 1, count do
+  local amount, limit, starts_us, ends_us = match(ARGV[13 + i], '^(%d+) (%d+) (%d+) ([%d-]+)$')
+  if not amount or named[KEYS[7 + i]] then
+    error({err = 'BADARG hold must be "amount limit starts_us ends_us" of a counter named once'})
+  end
+  named[KEYS[7 + i]] = true
+  amounts[i], amount_texts[i], limits[i] = integer(amount, 'amount'), amount, integer(limit, 'limit')
+  starts[i], ends[i] = integer(starts_us, 'starts_us'), limit_of(ends_us, 'ends_us')
+end
+
+-- Read all.
+local time = call('TIME')
+local state = call('HMGET', shard, 'epoch', 'seq', 'clock_us', 'policy', 'admitted')
+local now = math.max(time[1] * 1000000 + time[2], tonumber(state[3] or 0))
+local known = call('HMGET', customer, 'rev', secret_field)
+local finished = call('GET', done)
+local already_held = call('HEXISTS', held, ref) == 1
+local used_now, held_now = {}, {}
+for i = 1, count do
+  local balance = call('HMGET', KEYS[7 + i], 'used', 'held')
+  used_now[i], held_now[i] = balance[1] and tonumber(balance[1]), tonumber(balance[2] or 0)
+end
+local requests_tat, tokens_tat = 0, 0
+if requests_limit or tokens_limit then
+  local stored = call('HMGET', rates, 'requests', 'tokens')
+  requests_tat = requests_limit and tonumber(stored[1] or 0) or 0
+  tokens_tat = tokens_limit and tonumber(stored[2] or 0) or 0
+end
+
+-- Decide.
+if state[1] ~= epoch or tonumber(state[2] or 0) < seq_known then
+  return {'closed'}
+end
+if known[1] ~= revision then
+  return {'stale', 'customer'}
+end
+local expires_at_ms = tonumber(known[2] or nil)
+if not expires_at_ms or (expires_at_ms > 0 and now >= expires_at_ms * 1000) then
+  return {'stale', 'secret'}
+end
+if policy < tonumber(state[4] or 0) then
+  return {'stale', 'policy'}
+end
+if finished then
+  local how = match(finished, '^%a+')
+  return {'finished', how == 'tombstone' and 'released' or how}
+end
+if already_held then
+  return {'held', now, requests_tat, tokens_tat}
+end
+local exceeded = false
+for i = 1, count do
+  if now < starts[i] or (ends[i] and now >= ends[i]) then
+    return {'window', now}
+  end
+  exceeded = exceeded or (used_now[i] or 0) + held_now[i] + amounts[i] > limits[i]
+end
+if exceeded then
+  local reply = {'exceeded', now}
+  for i = 1, count do
+    reply[2 * i + 1], reply[2 * i + 2] = used_now[i] or 0, held_now[i]
+  end
+  return reply
+end
+if requests_limit and first then
+  requests_tat = math.max(requests_tat, now) + math.ceil(BURST_US / requests_limit)
+  if not (requests_tat - now <= BURST_US) then
+    return {'limited', now, 'requests', math.min(requests_tat - now - BURST_US, BURST_US)}
+  end
+end
+if at_once_limit and first and call('SCARD', holding) >= at_once_limit then
+  return {'limited', now, 'concurrent_requests', 0}
+end
+local tokens_from = 0
+if tokens_limit then
+  tokens_from = math.max(tokens_tat, now)
+  tokens_tat = tokens_from + math.ceil(rate_tokens * BURST_US / tokens_limit)
+  if not (tokens_tat - now <= BURST_US) then
+    return {'limited', now, 'tokens', math.min(tokens_tat - now - BURST_US, BURST_US)}
+  end
+end
+
+-- Write all.
+local now_text = format('%.0f', now)
+for i = 1, count do
+  if used_now[i] then
+    call('HINCRBY', KEYS[7 + i], 'held', amount_texts[i])
+  else
+    call('HSET', KEYS[7 + i], 'used', '0', 'held', amount_texts[i])
+    if ends[i] then
+      call('PEXPIREAT', KEYS[7 + i], format('%.0f', math.ceil((ends[i] + COUNTER_KEPT_US) / 1000)))
+    end
+  end
+end
+call('HSET', held, ref, now_text .. format('|%.0f|%.0f|', tokens_from, tokens_tat)
+  .. table.concat(amount_texts, ',') .. '|' .. table.concat(KEYS, '\t', 8) .. '\n' .. record)
+call('ZADD', leases, format('%.0f', now + lease_us), ref)
+call('SADD', holding, ref)
+call('HSET', shard, 'clock_us', now_text, 'admitted', format('%.0f', tonumber(state[5] or 0) + 1))
+if requests_limit and first then
+  call('HSET', rates, 'requests', format('%.0f', requests_tat))
+end
+if tokens_limit then
+  call('HSET', rates, 'tokens', format('%.0f', tokens_tat))
+end
+return {'held', now, requests_tat, tokens_tat}

@@ -1,0 +1,301 @@
+"""Reading a chat completions request: what it asks for, and the most input it can turn out to be.
+
+In: the parsed body and the headers. Out: an `Ask`, or `Refused` with a sentence that says which field is
+wrong and what would be right. `FIELDS` is the table of every top-level field that the gate has a word for.
+
+The input bound holds for every byte-level tokenizer: a token stands for at least one byte of text, and what a
+chat template writes around a message or a tool is covered by a constant. Base64 images are no text: each
+counts as the worst case of any model known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from json import JSONEncoder
+from typing import Any, Literal
+
+from proxy.domain.asks import Ask
+from proxy.domain.attribution import read_attribution
+from proxy.domain.faults import bad_value, fault, missing, too_large, too_small, wrong_type
+from proxy.domain.usage import TOKENS_MAX
+
+Effect = Literal["free", "bounds the input", "limits the output", "multiplies the output", "costs extra"]
+
+FIELDS: dict[str, Effect] = {
+    "model": "free",
+    "messages": "bounds the input",
+    "tools": "bounds the input",
+    "functions": "bounds the input",
+    "tool_choice": "bounds the input",
+    "function_call": "bounds the input",
+    "response_format": "bounds the input",
+    "max_tokens": "limits the output",
+    "max_completion_tokens": "limits the output",
+    "n": "multiplies the output",
+    "best_of": "costs extra",
+    "audio": "costs extra",
+    "modalities": "costs extra",
+    "prediction": "costs extra",
+    "service_tier": "costs extra",
+    "store": "costs extra",
+    "web_search_options": "costs extra",
+    "stream": "free",
+    "stream_options": "free",
+    "temperature": "free",
+    "top_p": "free",
+    "top_k": "free",
+    "presence_penalty": "free",
+    "frequency_penalty": "free",
+    "seed": "free",
+    "stop": "free",
+    "logit_bias": "free",
+    "logprobs": "free",
+    "top_logprobs": "free",
+    "parallel_tool_calls": "free",
+    "reasoning_effort": "free",
+    "verbosity": "free",
+    "metadata": "free",
+    "user": "free",
+    "safety_identifier": "free",
+    "prompt_cache_key": "free",
+}
+
+# The values of a field that costs extra at which it does not; null counts as absent everywhere.
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+}
+
+MODEL_CHARACTERS_MAX = 256
+MESSAGES_MAX = 2_000
+TOOLS_MAX = 512
+CHOICES_MAX = 16
+LOGIT_BIASES_MAX = 1_024
+
+# What a template may write around them, generously.
+TOKENS_PER_REQUEST = 16
+TOKENS_PER_MESSAGE = 16
+TOKENS_PER_TOOL = 64
+
+# The dearest image of any model known: gpt-4o-mini's eight tiles (2,833 + 8 × 5,667). `low` is honoured by
+# OpenAI alone, so it takes the dearest image of the others (Claude's 4,784) where that is more.
+IMAGE_TOKENS = {"low": 4_784, "high": 48_169, "auto": 48_169}
+IMAGE_TOKENS_USUAL = 1_000
+
+_json = JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+
+def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Callable[[str], str]) -> Ask:
+    """What a chat request asks for; raises `Refused` (bad_request, 400) for every fault of it.
+
+    `headers` are looked up by lower-case names. `digest_user` makes the keyed digest that is kept instead
+    of a user id that looks like an e-mail address or a phone number.
+    """
+    model = body.get("model")
+    if type(model) is not str:
+        raise missing("model") if model is None else wrong_type("model", "a string", model)
+    if not 0 < len(model) <= MODEL_CHARACTERS_MAX:
+        raise bad_value("model", f"it must have 1 to {MODEL_CHARACTERS_MAX} characters")
+    unknown = tuple(body.keys() - FIELDS.keys()) if not body.keys() <= FIELDS.keys() else ()
+    _refuse_extras(body)
+    streamed = _flag(body, "stream")
+    size = _Size()
+    _messages(body.get("messages"), size)
+    tools = _tools(body, size)
+    for name in ("tool_choice", "function_call", "response_format", *unknown):
+        if body.get(name) is not None:
+            size.add(body[name])
+    if (biases := body.get("logit_bias")) is not None and (type(biases) is not dict or len(biases) > LOGIT_BIASES_MAX):
+        raise bad_value("logit_bias", f"it must be an object of at most {LOGIT_BIASES_MAX} tokens")
+    constants = TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE * len(body["messages"]) + TOKENS_PER_TOOL * tools
+    return Ask(
+        endpoint="/v1/chat/completions",
+        model=model,
+        body=body,
+        streamed=streamed,
+        usage_asked=_usage_asked(body, streamed),
+        output_limit=_output_limit(body),
+        choices=_whole(body, "n", CHOICES_MAX) or 1,
+        input_bound=size.text + size.image_tokens + constants,
+        input_estimate=size.text // 4 + IMAGE_TOKENS_USUAL * size.images + 4 * len(body["messages"]),
+        unknown_fields=tuple(sorted(unknown)),
+        attribution=read_attribution(body, headers, digest_user),
+    )
+
+
+class _Size:
+    """Bytes of text, and images with their worst case, as they are found."""
+
+    __slots__ = ("image_tokens", "images", "text")
+
+    def __init__(self) -> None:
+        self.text = 0
+        self.images = 0
+        self.image_tokens = 0
+
+    def add(self, value: Any) -> None:
+        """Counts any JSON value by its compact text."""
+        text = value if type(value) is str else _json(value)
+        self.text += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _refuse_extras(body: dict[str, Any]) -> None:
+    for name in _COSTS_EXTRA & body.keys():
+        value = body[name]
+        if value is None:
+            continue
+        harmless = HARMLESS.get(name, ())
+        if not any(type(value) is type(each) and value == each for each in harmless):
+            would_do = " or ".join(_json(each) for each in harmless)
+            hint = f"Leave it out or set it to {would_do}." if harmless else "Leave it out."
+            message = f"'{name}' may cost more than its tokens, which Faregate cannot bound yet. {hint}"
+            raise fault("unsupported_parameter", message, name)
+
+
+_COSTS_EXTRA = frozenset(name for name, effect in FIELDS.items() if effect == "costs extra")
+
+
+def _messages(messages: Any, size: _Size) -> None:
+    if type(messages) is not list:
+        raise missing("messages") if messages is None else wrong_type("messages", "an array of objects", messages)
+    if not messages:
+        raise bad_value("messages", "it must have at least one message")
+    if len(messages) > MESSAGES_MAX:
+        raise bad_value("messages", f"it has {len(messages)} messages; at most {MESSAGES_MAX} are taken")
+    for position, message in enumerate(messages):
+        if type(message) is not dict:
+            raise wrong_type(f"messages.{position}", "an object", message)
+        role = message.get("role")
+        if type(role) is not str:
+            where = f"messages.{position}.role"
+            raise missing(where) if role is None else wrong_type(where, "a string", role)
+        content = message.get("content")
+        if type(content) is str:
+            size.text += len(content) if content.isascii() else len(content.encode("utf-8", "surrogatepass"))
+        elif content is not None:
+            _parts(content, f"messages.{position}.content", size)
+        size.text += len(role) if role.isascii() else 4 * len(role)
+        if len(message) != 2 or "content" not in message:
+            _rest(message, f"messages.{position}", size)
+
+
+def _rest(message: dict[str, Any], where: str, size: _Size) -> None:
+    """What a message carries beside role and content: a name, tool calls, reasoning, …"""
+    if message.get("audio") is not None:
+        raise fault("unsupported_parameter", "Faregate cannot bound audio yet. Leave it out.", f"{where}.audio")
+    size.add({name: value for name, value in message.items() if name != "content" and name != "role"})
+
+
+def _parts(content: Any, where: str, size: _Size) -> None:
+    if type(content) is not list:
+        raise wrong_type(where, "a string or an array of parts", content)
+    size.text += 8 * len(content)
+    for position, part in enumerate(content):
+        here = f"{where}.{position}"
+        if type(part) is not dict:
+            raise wrong_type(here, "an object", part)
+        kind = part.get("type")
+        if kind == "text" or kind == "refusal":
+            if type(part.get(kind)) is not str:
+                raise wrong_type(f"{here}.{kind}", "a string", part.get(kind))
+            size.add(part[kind])
+            if len(part) > 2:
+                size.add(part)
+        elif kind == "image_url":
+            _image(part, here, size)
+        else:
+            message = f"'{here}.type' must be 'text', 'refusal' or 'image_url'; other parts cannot be bounded yet."
+            raise fault("unsupported_value", message, f"{here}.type")
+
+
+def _image(part: dict[str, Any], where: str, size: _Size) -> None:
+    image = part.get("image_url")
+    url = image.get("url") if type(image) is dict else None
+    if type(image) is not dict or type(url) is not str:
+        raise wrong_type(f"{where}.image_url.url", "a string", url)
+    if not url[:11].lower() == "data:image/":
+        message = "Images must be sent as data: URLs (data:image/…;base64,…); remote URLs are not fetched."
+        raise fault("invalid_image_url", message, f"{where}.image_url.url")
+    detail = image.get("detail") or "auto"
+    if type(detail) is not str or detail not in IMAGE_TOKENS:
+        raise bad_value(f"{where}.image_url.detail", "it must be 'low', 'high' or 'auto'")
+    if part.keys() - _IMAGE_PART or image.keys() - _IMAGE_URL:
+        size.add({name: part[name] for name in part.keys() - _IMAGE_PART})
+        size.add({name: image[name] for name in image.keys() - _IMAGE_URL})
+    size.images += 1
+    size.image_tokens += IMAGE_TOKENS[detail]
+
+
+_IMAGE_PART = frozenset(("type", "image_url"))
+_IMAGE_URL = frozenset(("url", "detail"))
+
+
+def _tools(body: dict[str, Any], size: _Size) -> int:
+    count = 0
+    for name in ("tools", "functions"):
+        tools = body.get(name)
+        if tools is None:
+            continue
+        if type(tools) is not list:
+            raise wrong_type(name, "an array of objects", tools)
+        if len(tools) > TOOLS_MAX:
+            raise bad_value(name, f"it has {len(tools)} entries; at most {TOOLS_MAX} are taken")
+        for position, tool in enumerate(tools):
+            if type(tool) is not dict:
+                raise wrong_type(f"{name}.{position}", "an object", tool)
+            if name == "tools":
+                _tool(tool, f"tools.{position}")
+        size.add(tools)
+        count += len(tools)
+    return count
+
+
+def _tool(tool: dict[str, Any], where: str) -> None:
+    if tool.get("type") != "function":
+        message = f"'{where}.type' must be 'function'; tools that the provider runs itself are not available yet."
+        raise fault("unsupported_value", message, f"{where}.type")
+    function = tool.get("function")
+    if type(function) is not dict or type(function.get("name")) is not str:
+        raise fault("invalid_value", f"'{where}.function' must be an object with a name.", f"{where}.function")
+
+
+def _flag(holder: dict[str, Any], name: str, where: str | None = None) -> bool:
+    value = holder.get(name)
+    if value is not None and type(value) is not bool:
+        raise wrong_type(where or name, "a boolean", value)
+    return bool(value)
+
+
+def _usage_asked(body: dict[str, Any], streamed: bool) -> bool:
+    options = body.get("stream_options")
+    if options is None:
+        return False
+    if type(options) is not dict:
+        raise wrong_type("stream_options", "an object", options)
+    if not streamed:
+        raise bad_value("stream_options", "it is only allowed when 'stream' is true")
+    return _flag(options, "include_usage", "stream_options.include_usage")
+
+
+def _output_limit(body: dict[str, Any]) -> int | None:
+    new = _whole(body, "max_completion_tokens", TOKENS_MAX)
+    old = _whole(body, "max_tokens", TOKENS_MAX)
+    if new is not None and old is not None:
+        message = "Set 'max_tokens' or 'max_completion_tokens', not both."
+        raise fault("invalid_value", message, "max_completion_tokens")
+    return old if new is None else new
+
+
+def _whole(body: dict[str, Any], name: str, most: int) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if type(value) is not int:  # a bool is an int to isinstance
+        raise wrong_type(name, "an integer", value)
+    if value < 1:
+        raise too_small(name, 1, value)
+    if value > most:
+        raise too_large(name, most, value)
+    return value

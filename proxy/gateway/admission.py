@@ -1,0 +1,49 @@
+"""One admitted attempt, as the steps after admission need it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.domain.asks import Ask
+from proxy.domain.bounds import Bounds
+from proxy.domain.policy import Model
+from proxy.domain.reservations import Held, Hold
+from proxy.gateway.standing import Standing
+
+
+@dataclass(slots=True)
+class Trail:
+    """What the attempts of one request share: whose it is, what it asks, and how far it has come.
+
+    `charged_request` turns true once an attempt has been charged the request itself, which counts once.
+    """
+
+    request_id: str
+    ask: Ask
+    received_us: int
+    attempts: int = 0
+    charged_request: bool = False
+    fallback_from: str | None = None
+    fallback_reason: str | None = None
+    skipped: dict[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Admission:
+    """A reservation that is held: for whom, for which model, within which bounds.
+
+    `event` is the part of the usage event that is known by now. `ref` is `{request_id}:{attempt}`.
+    """
+
+    ref: str
+    attempt: int
+    trail: Trail
+    standing: Standing
+    model: Model
+    bounds: Bounds
+    holds: tuple[Hold, ...]
+    held: Held
+    event: dict[str, Any]
+    started_us: int
+    first_byte_us: int = 0

@@ -1,0 +1,205 @@
+"""Admit: bound the attempt, and hold that much of every budget or of none.
+
+What is remembered decides nothing for good: the script answers `Stale` and the knowledge is read again;
+a refusal that no script has seen is confirmed before it is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.domain.bounds import Bounds, affordable_output, amount
+from proxy.domain.policy import Model
+from proxy.domain.refusals import Refused
+from proxy.domain.reservations import (
+    Closed,
+    Exceeded,
+    Finished,
+    Held,
+    Hold,
+    Limited,
+    Reservation,
+    ReserveReply,
+    Stale,
+    WindowPassed,
+)
+from proxy.gateway import records, refuse
+from proxy.gateway.admission import Admission, Trail
+from proxy.gateway.house import House
+from proxy.gateway.identify import SUSPENDED, UNAUTHENTICATED, UNAVAILABLE
+from proxy.gateway.ports import DirectoryIncomplete, StoreAway
+from proxy.gateway.settle import withdraw
+from proxy.gateway.standing import Standing
+
+# Each turn either admits, refuses, or has learned something new (a revision, a window, a smaller remainder).
+# Whoever is still racing after this many is told to come again.
+TURNS_MAX = 8
+
+
+async def admit(trail: Trail, standing: Standing, model_id: str, house: House) -> Admission:
+    """Hold what one attempt at `model_id` may use; raises `Refused`.
+
+    The first attempt also passes the limits that count once per request.
+    """
+    output_limit: int | None = None
+    for _ in range(TURNS_MAX):
+        try:
+            model = entitled(standing, model_id, trail, house)
+            bounds = bound(standing, model, trail, output_limit)
+        except Refused:
+            if await _confirmed(standing, house):
+                raise
+            standing = await _refreshed(standing, house)
+            continue
+        reservation, event = _reservation(trail, standing, model, bounds, house)
+        reply = await _reserve(reservation, event, house)
+        if type(reply) is Held:
+            return _admitted(trail, standing, model, bounds, reservation, reply, event, house)
+        if isinstance(reply, Stale):
+            standing = await _refreshed(standing, house)
+        elif isinstance(reply, WindowPassed):
+            house.clock.store_said(reply.now_us)
+            standing.turn_windows(reply.now_us)
+        elif isinstance(reply, Exceeded):
+            output_limit = _smaller(reply, reservation, bounds, standing, trail)
+        elif isinstance(reply, Limited):
+            raise Refused(refuse.rate_limited(reply, standing.plan.rate_limits))
+        elif isinstance(reply, Closed | Finished):
+            raise Refused(UNAVAILABLE)
+    raise Refused(UNAVAILABLE)
+
+
+def entitled(standing: Standing, model_id: str, trail: Trail, house: House) -> Model:
+    """The model, if it exists and the plan grants it; raises `Refused` in the contract's order."""
+    if standing.identity.status == "suspended":
+        raise Refused(SUSPENDED)
+    model = standing.policy.models.get(model_id)
+    if model is None:
+        raise Refused(refuse.model_not_found(model_id))
+    plan = standing.plan
+    if not plan.allows(model_id):
+        raise Refused(refuse.model_not_allowed(model_id, plan, standing.policy))
+    if any(b.meter == "cost_usd" and b.counts(model_id) for b in plan.budgets):
+        if model.price is None:
+            raise Refused(refuse.model_unpriced(model_id))
+        if trail.ask.unknown_fields:
+            raise Refused(refuse.unknown_parameter(trail.ask.unknown_fields[0]))
+    provider = house.providers.get(model.upstream)
+    if provider is None or not provider.configured:
+        raise Refused(refuse.upstream_not_configured(model.upstream))
+    return model
+
+
+def bound(standing: Standing, model: Model, trail: Trail, output_limit: int | None) -> Bounds:
+    """The bounds of an attempt. `output_limit` is a smaller one found affordable on an earlier turn.
+
+    No provider takes more input than the model's context, so a bound never exceeds it.
+    """
+    ask, plan = trail.ask, standing.plan
+    input_bound = min(ask.input_bound, model.context_tokens) if model.context_tokens else ask.input_bound
+    limit = output_limit or ask.output_limit
+    if limit is None:
+        limit = min(plan.default_max_output_tokens or model.max_output_tokens, model.max_output_tokens)
+    bounds = Bounds(input_bound, limit, ask.choices, 0 if trail.charged_request else 1, model.price)
+    per_minute = plan.rate_limits.tokens_per_minute
+    if per_minute is not None and bounds.tokens > per_minute:
+        fits = (per_minute - input_bound) // ask.choices
+        if ask.output_limit is not None or fits < plan.min_output_tokens:
+            raise Refused(refuse.request_too_large(bounds.tokens, per_minute))
+        bounds = Bounds(input_bound, fits, ask.choices, bounds.requests, model.price)
+    return bounds
+
+
+def _reservation(
+    trail: Trail, standing: Standing, model: Model, bounds: Bounds, house: House
+) -> tuple[Reservation, dict[str, Any]]:
+    who = standing.identity
+    counters = standing.counters(model.id, house.clock.store_now_us())
+    holds = tuple(
+        Hold(counter, amount(counter.budget.meter, bounds))
+        for counter in counters
+        if bounds.requests or counter.budget.meter != "requests"
+    )
+    event = records.opening(trail, standing, model, holds)
+    reservation = Reservation(
+        event["id"],
+        who.customer_id,
+        who.shard,
+        who.secret_id,
+        who.revision,
+        standing.policy.revision,
+        trail.attempts == 0,
+        holds,
+        standing.plan.rate_limits,
+        bounds.tokens,
+        records.record(event, standing, bounds, holds),
+    )
+    return reservation, event
+
+
+def _admitted(
+    trail: Trail,
+    standing: Standing,
+    model: Model,
+    bounds: Bounds,
+    reservation: Reservation,
+    held: Held,
+    event: dict[str, Any],
+    house: House,
+) -> Admission:
+    admission = Admission(
+        reservation.ref,
+        trail.attempts,
+        trail,
+        standing,
+        model,
+        bounds,
+        reservation.holds,
+        held,
+        event,
+        house.clock.monotonic_us(),
+    )
+    trail.attempts += 1
+    return admission
+
+
+async def _reserve(reservation: Reservation, event: dict[str, Any], house: House) -> ReserveReply:
+    try:
+        return await house.budgets.reserve(reservation)
+    except StoreAway as away:
+        if away.sent:
+            house.spawn(withdraw(reservation, event, house), "withdraw a reserve without a reply")
+        raise Refused(UNAVAILABLE) from None
+
+
+def _smaller(reply: Exceeded, reservation: Reservation, bounds: Bounds, standing: Standing, trail: Trail) -> int:
+    """A smaller output limit to try, where the rules allow one; raises `Refused` where they do not."""
+    plan = standing.plan
+    left = [
+        (hold.counter.budget, hold.counter.budget.limit - used - held)
+        for hold, (used, held) in zip(reservation.holds, reply.states, strict=True)
+    ]
+    affordable = affordable_output(bounds, left)
+    chosen_by_client = trail.ask.output_limit is not None
+    may_lower = not chosen_by_client or plan.on_exceed == "clamp"
+    least = 1 if chosen_by_client else plan.min_output_tokens
+    if may_lower and least <= affordable < bounds.output_limit:
+        return affordable
+    raise Refused(refuse.budget(reply, reservation.holds, affordable, standing))
+
+
+async def _confirmed(standing: Standing, house: House) -> bool:
+    try:
+        return await house.knowledge.confirm(standing)
+    except (StoreAway, DirectoryIncomplete):
+        raise Refused(UNAVAILABLE) from None
+
+
+async def _refreshed(standing: Standing, house: House) -> Standing:
+    try:
+        fresh = await house.knowledge.refresh(standing.digest)
+    except (StoreAway, DirectoryIncomplete):
+        raise Refused(UNAVAILABLE) from None
+    if fresh is None:
+        raise Refused(UNAUTHENTICATED)
+    return fresh

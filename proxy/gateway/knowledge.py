@@ -1,0 +1,74 @@
+"""What a worker knows without asking: who stands behind a secret, and the policy in force.
+
+Nothing here is trusted to be fresh. The admission script compares revisions, and a refusal that rests on
+remembered facts alone is given only after `confirm` has found them current.
+"""
+
+from __future__ import annotations
+
+from proxy.domain.identity import Identity
+from proxy.domain.policy import Policy
+from proxy.gateway.ports import Directory
+from proxy.gateway.standing import Standing
+
+# About 1 KB each; beyond it the oldest is forgotten and read again when it calls.
+IDENTITIES_MAX = 50_000
+
+
+class Knowledge:
+    """Identities by digest, the policy, and the standings compiled from both."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._standings: dict[str, Standing] = {}
+        self._policy: Policy | None = None
+
+    async def policy(self) -> Policy:
+        """The policy in force, read on first use. May raise `StoreAway` or `DirectoryIncomplete`."""
+        if self._policy is None:
+            self._policy = await self._directory.policy()
+        return self._policy
+
+    def remembered(self, digest: str) -> Standing | None:
+        """The standing of a digest if it was compiled under the policy in force: the hot path's one look-up."""
+        standing = self._standings.get(digest)
+        if standing is not None and standing.policy is self._policy:
+            return standing
+        return None
+
+    async def standing(self, digest: str) -> Standing | None:
+        """The standing behind a digest, read from Redis where it is not remembered; None: no such secret."""
+        standing = self.remembered(digest)
+        if standing is not None:
+            return standing
+        policy = await self.policy()
+        known = self._standings.get(digest)
+        identity = known.identity if known else await self._directory.identity(digest)
+        if identity is None:
+            return None
+        return self._remember(digest, identity, policy)
+
+    async def refresh(self, digest: str) -> Standing | None:
+        """Reads both again after a `Stale`."""
+        self._standings.pop(digest, None)
+        policy = await self._directory.policy()
+        if self._policy is None or policy.revision != self._policy.revision:
+            self._policy = policy
+        identity = await self._directory.identity(digest)
+        return None if identity is None else self._remember(digest, identity, self._policy)
+
+    async def confirm(self, standing: Standing) -> bool:
+        """True if what is remembered is what Redis says now: one round trip, paid by refusals only."""
+        return await self._directory.current(standing.identity, standing.policy.revision)
+
+    def forget(self) -> None:
+        """Forgets every identity and the policy: after Redis lost its data, nothing remembered counts."""
+        self._standings.clear()
+        self._policy = None
+
+    def _remember(self, digest: str, identity: Identity, policy: Policy) -> Standing:
+        if len(self._standings) >= IDENTITIES_MAX:
+            self._standings.pop(next(iter(self._standings)))
+        standing = Standing(digest, identity, policy)
+        self._standings[digest] = standing
+        return standing

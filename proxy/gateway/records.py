@@ -1,0 +1,106 @@
+"""What is written down about an attempt: the part known at admission, and the record that stays with the
+reservation so that its orphaned event can be written should nobody settle it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from proxy.domain.bounds import Bounds
+from proxy.domain.policy import Budget, Model, RateLimits
+from proxy.domain.pricing import Price
+from proxy.domain.reservations import Counter, Hold
+from proxy.gateway.admission import Trail
+from proxy.gateway.standing import Standing
+
+
+def opening(trail: Trail, standing: Standing, model: Model, holds: tuple[Hold, ...]) -> dict[str, Any]:
+    """The usage event as far as admission knows it (DESIGN 5.6)."""
+    who, ask = standing.identity, trail.ask
+    said = ask.attribution
+    return {
+        "id": f"{trail.request_id}:{trail.attempts}",
+        "request_id": trail.request_id,
+        "attempt": trail.attempts,
+        "customer_id": who.customer_id,
+        "agent_id": who.agent_id,
+        "agent_type_id": who.agent_type_id,
+        "plan_id": standing.plan.id,
+        "plan_version": standing.plan.version,
+        "user_id": said.user_id,
+        "anonymous_id": said.anonymous_id,
+        "run_id": said.run_id,
+        "step": said.step,
+        "endpoint": ask.endpoint,
+        "streamed": ask.streamed,
+        "model": ask.model,
+        "model_served": model.id,
+        "upstream": model.upstream,
+        "fallback_from": trail.fallback_from,
+        "fallback_reason": trail.fallback_reason,
+        "kind": "terminal",
+        "price_version": model.price.version if model.price else None,
+        "held": [
+            {
+                "budget_id": hold.counter.budget.id,
+                "window_start": hold.counter.starts_us,
+                "grant_id": None,
+                "amount": hold.amount,
+            }
+            for hold in holds
+        ],
+        "queued_ms": 0,
+    }
+
+
+def record(event: dict[str, Any], standing: Standing, bounds: Bounds, holds: tuple[Hold, ...]) -> bytes:
+    """`Reservation.record`: read again by `recall`."""
+    price = bounds.price
+    return orjson.dumps(
+        {
+            "event": event,
+            "input_bound": bounds.input_tokens,
+            "price": price and _price_list(price),
+            "tokens_per_minute": standing.plan.rate_limits.tokens_per_minute,
+            "counters": [
+                (c.name, c.budget.id, c.budget.meter, c.starts_us, c.ends_us)
+                for c in (hold.counter for hold in holds)
+            ],
+        }
+    )
+
+
+class Recalled:
+    """A reservation's record, read again: what the sweeper knows of an attempt that nobody finished."""
+
+    def __init__(self, text: bytes) -> None:
+        read = orjson.loads(text)
+        self.event: dict[str, Any] = read["event"]
+        self.input_bound: int = read["input_bound"]
+        self.price = _price(read["price"])
+        self.limits = RateLimits(tokens_per_minute=read["tokens_per_minute"])
+        self.counters = tuple(_counter(row) for row in read["counters"])
+
+
+def _price_list(price: Price) -> tuple[object, ...]:
+    return (
+        price.input,
+        price.output,
+        price.cached_input,
+        price.cache_write,
+        price.audio_input,
+        price.audio_output,
+        price.request,
+        price.version,
+    )
+
+
+def _price(row: Sequence[Any] | None) -> Price | None:
+    return Price(*row) if row else None
+
+
+def _counter(row: Sequence[Any]) -> Counter:
+    name, budget_id, meter, starts_us, ends_us = row
+    return Counter(name, Budget(budget_id, meter, limit=0), starts_us, ends_us)

@@ -1,0 +1,166 @@
+"""The sentences of refusals that the journey gives, each for the person who will read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proxy.domain.bounds import first_exceeded
+from proxy.domain.denials import denial_message
+from proxy.domain.policy import Plan, Policy, RateLimits
+from proxy.domain.refusals import BudgetState, Refusal
+from proxy.domain.reservations import Exceeded, Hold, Limited
+from proxy.gateway.ports import UpstreamFailed
+from proxy.gateway.standing import Standing
+
+RETRY_AFTER_MAX_S = 60
+SHOWN_NAME_MAX = 80
+
+
+def model_not_found(model_id: str) -> Refusal:
+    return Refusal(
+        "model_not_found",
+        f"The model {_shown(model_id)} does not exist here. GET /v1/models lists those you may use.",
+        404,
+        code="model_not_found",
+        type="invalid_request_error",
+        param="model",
+    )
+
+
+def model_not_allowed(model_id: str, plan: Plan, policy: Policy) -> Refusal:
+    having = sorted(p.name for p in policy.plans.values() if p.allows(model_id))
+    hint = f" It is part of: {', '.join(having)}." if having else ""
+    return Refusal(
+        "model_not_allowed",
+        f"The model {_shown(model_id)} is not part of your {plan.name} plan.{hint}",
+        403,
+        code="model_not_allowed",
+        type="permission_error",
+        param="model",
+    )
+
+
+def model_unpriced(model_id: str) -> Refusal:
+    return Refusal(
+        "model_unpriced",
+        f"The model {_shown(model_id)} has no known price, and your plan limits costs. An admin can give it"
+        " a price in the model catalogue.",
+        403,
+        code="model_unpriced",
+        type="permission_error",
+        param="model",
+    )
+
+
+def unknown_parameter(name: str) -> Refusal:
+    return Refusal(
+        "unknown_parameter",
+        f"Unknown parameter: {_shown(name)}. Your plan limits costs, and what this field would cost is not known.",
+        400,
+        code="unknown_parameter",
+        type="invalid_request_error",
+        param=name[:SHOWN_NAME_MAX],
+    )
+
+
+def upstream_not_configured(upstream: str) -> Refusal:
+    return Refusal(
+        "upstream_not_configured",
+        f"The upstream {upstream!r} of this model has no API key configured; its operator can set one.",
+        503,
+        code="upstream_not_configured",
+        type="server_error",
+    )
+
+
+def request_too_large(asked: int, per_minute: int) -> Refusal:
+    return Refusal(
+        "request_too_large",
+        f"This request may use {asked:,} tokens, and your plan allows {per_minute:,} per minute: it can never fit."
+        " Send less input or ask for fewer output tokens.",
+        400,
+        code="request_too_large",
+        type="invalid_request_error",
+    )
+
+
+LIMITED_SENTENCES: Mapping[str, str] = {
+    "requests": "You have reached your limit of {limit:,} requests per minute. Please try again in {wait}.",
+    "tokens": "You have reached your limit of {limit:,} tokens per minute. Please try again in {wait}.",
+    "concurrent_requests": "You have {limit:,} requests under way, as many as your plan allows at once."
+    " Please wait for one to end.",
+}
+
+
+def rate_limited(reply: Limited, limits: RateLimits) -> Refusal:
+    by_name = {
+        "requests": limits.requests_per_minute,
+        "tokens": limits.tokens_per_minute,
+        "concurrent_requests": limits.concurrent_requests,
+    }
+    wait_s = max(1, min(RETRY_AFTER_MAX_S, -(-reply.wait_us // 1_000_000)))
+    wait = "1 second" if wait_s == 1 else f"{wait_s} seconds"
+    return Refusal(
+        "rate_limited",
+        LIMITED_SENTENCES[reply.limit].format(limit=by_name[reply.limit] or 0, wait=wait),
+        429,
+        code="rate_limit_exceeded",
+        type=reply.limit,
+        retry_after_s=wait_s,
+    )
+
+
+def budget(reply: Exceeded, holds: tuple[Hold, ...], affordable: int, standing: Standing) -> Refusal:
+    """The refusal for the first budget that would be exceeded, with what every budget would admit."""
+    index = first_exceeded(
+        [hold.amount for hold in holds], [hold.counter.budget.limit for hold in holds], reply.states
+    )
+    hold, (used, held) = holds[index], reply.states[index]
+    counter, plan = hold.counter, standing.plan
+    state = BudgetState(
+        counter.budget.id,
+        counter.budget.meter,
+        counter.budget.per,
+        counter.budget.limit,
+        used,
+        held,
+        hold.amount,
+        affordable,
+        counter.ends_us,
+        plan.denial.upgrade_url,
+    )
+    return Refusal(
+        "budget",
+        denial_message(plan, counter.budget, state, standing.zone),
+        plan.denial.status,
+        code="insufficient_quota",
+        type="insufficient_quota",
+        budget=state,
+    )
+
+
+def upstream(failed: UpstreamFailed, skipped: Mapping[str, str] | None) -> Refusal:
+    """What the client reads when every attempt failed: the last upstream's trouble, in the gate's own words.
+
+    An upstream's complaint about its key, its access or its own quota is the operator's trouble and no
+    matter for a customer: 502. What concerns the request itself keeps its status.
+    """
+    status = failed.status if failed.blame != "operator" else None
+    if status is None or status < 400:
+        status = 504 if failed.error_type.endswith("timeout") else 502
+    told = "".join(f" Fallback {_shown(model)} was skipped: {why}." for model, why in (skipped or {}).items())
+    return Refusal(
+        "upstream",
+        failed.message + told,
+        status,
+        code=failed.code or failed.error_type,
+        type="invalid_request_error" if failed.blame == "request" else "upstream_error",
+        param=failed.param,
+        retry_after_s=failed.retry_after_s if status in (429, 503) else None,
+    )
+
+
+def _shown(name: str) -> str:
+    """A name that a client sent, short enough and without control characters, to be shown back."""
+    text = name if len(name) <= SHOWN_NAME_MAX else name[:SHOWN_NAME_MAX] + "…"
+    return "'" + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text) + "'"

@@ -1,0 +1,163 @@
+"""Carry: one admitted attempt is sent to its upstream and the answer is passed on as it comes.
+
+Nothing reaches the client's end of the answer before the attempt is settled: a plain body waits for it, a
+stream's `[DONE]` does. A client that leaves is not waited for, yet its attempt is read on (see `drains`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from proxy.domain.usage import NOTHING_USED, Status, Usage
+from proxy.gateway.admission import Admission
+from proxy.gateway.house import House
+from proxy.gateway.limits import answer_headers
+from proxy.gateway.ports import Answer, Call, Dispatch, UpstreamFailed
+from proxy.gateway.settle import Charge, Ending, settle
+
+
+async def carry(admission: Admission, call: Call, house: House) -> UpstreamFailed | None:
+    """Sends, passes on and settles. Returns the failure while nothing has reached the client, else None."""
+    if call.gone:
+        await settle(admission, Ending("cancelled", "nothing", error_type="client_gone"), house)
+        return None
+    departure = _Departure(house)
+    call.when_gone(departure.begin)
+    house.leases.begin(admission.ref, admission.standing.identity.shard, departure.observed)
+    try:
+        answer = await departure.guard(_send(admission, house))
+        departure.answer = answer
+        await (_stream if answer.streamed else _plain)(answer, admission, call, house)
+        return None
+    except UpstreamFailed as failed:
+        await settle(admission, _failed(failed, call), house)
+        return failed
+    finally:
+        call.when_gone(None)
+        departure.end()
+        house.leases.end(admission.ref)
+
+
+async def _send(admission: Admission, house: House) -> Answer:
+    dispatch = Dispatch(
+        admission.trail.request_id,
+        admission.attempt,
+        admission.trail.ask,
+        admission.model,
+        admission.bounds.output_limit,
+        {},
+    )
+    return await house.providers[admission.model.upstream].send(dispatch)
+
+
+async def _plain(answer: Answer, admission: Admission, call: Call, house: House) -> None:
+    body = await answer.read()
+    admission.first_byte_us = house.clock.monotonic_us()
+    await settle(admission, _ended(answer, call), house)
+    await call.answer(answer.status, answer_headers(answer, admission), body)
+
+
+async def _stream(answer: Answer, admission: Admission, call: Call, house: House) -> None:
+    chunk = await answer.next()
+    admission.first_byte_us = house.clock.monotonic_us()
+    await call.begin(answer.status, answer_headers(answer, admission))
+    try:
+        while chunk is not None:
+            await call.write(chunk)
+            chunk = await answer.next()
+    except UpstreamFailed as failed:
+        await settle(admission, _broken(failed, answer, call), house)
+        await call.write(
+            answer.error_event("The upstream broke off in the middle of its answer.", failed.error_type)
+        )
+        call.cut()
+        return
+    await settle(admission, _ended(answer, call), house)
+    await call.end(answer.tail)
+
+
+def _ended(answer: Answer, call: Call) -> Ending:
+    status: Status = "failed" if answer.failed else "cancelled" if call.gone else "succeeded"
+    return Ending(
+        status,
+        "usage",
+        _known(answer),
+        answer.status,
+        "error_in_stream" if answer.failed else None,
+        answer.provider_request_id,
+    )
+
+
+def _broken(failed: UpstreamFailed, answer: Answer, call: Call) -> Ending:
+    return Ending(
+        "cancelled" if call.gone else "failed",
+        "usage",
+        _known(answer),
+        answer.status,
+        failed.error_type,
+        answer.provider_request_id,
+    )
+
+
+def _known(answer: Answer) -> Usage:
+    usage = answer.usage
+    assert usage is not None, "an ended answer has a usage, estimated where none was reported"
+    return usage
+
+
+def _failed(failed: UpstreamFailed, call: Call) -> Ending:
+    """An attempt that brought nothing. Sent and unanswered, it may have cost its whole input."""
+    usage = failed.usage or NOTHING_USED
+    charge: Charge = "usage" if failed.usage else "input_bound" if failed.kind == "unknown" else "nothing"
+    return Ending(
+        "cancelled" if call.gone else "failed",
+        charge,
+        usage,
+        failed.status,
+        failed.error_type,
+        failed.provider_request_id,
+    )
+
+
+class _Departure:
+    """What happens to an attempt whose client leaves: it is drained, until the drain's time is up."""
+
+    __slots__ = ("_house", "_leave", "_task", "_timed_out", "answer")
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._leave: Callable[[], None] | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._timed_out = False
+        self.answer: Answer | None = None
+
+    def begin(self) -> None:
+        self._leave = self._house.drains.enter(self._abort)
+
+    def end(self) -> None:
+        if self._leave is not None:
+            self._leave()
+
+    def observed(self) -> int:
+        return self.answer.observed_output_tokens() if self.answer else 0
+
+    async def guard(self, sending: Awaitable[Answer]) -> Answer:
+        """Waits for the answer's head; the drain's end while it is awaited is an upstream failure."""
+        self._task = asyncio.current_task()
+        try:
+            return await sending
+        except asyncio.CancelledError:
+            if not self._timed_out or self._task is None:
+                raise
+            self._task.uncancel()
+            raise UpstreamFailed("unknown", "client_gone", "The client left before the answer began.") from None
+        finally:
+            self._task = None
+
+    def _abort(self) -> None:
+        if self.answer is not None:
+            self.answer.abort()
+        elif self._task is not None:
+            self._timed_out = True
+            self._task.cancel()

@@ -1,0 +1,87 @@
+"""The sweeper: what nobody finished is ended as an orphan when its lease has run out.
+
+Its budget is charged the input bound and the output observed so far; its event says `orphaned`, `estimated`
+and not billable. Should the worker live after all and settle, that becomes a correction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+
+from proxy.domain.money import usd_text
+from proxy.domain.pricing import cost_pico
+from proxy.domain.reservations import Settlement
+from proxy.domain.usage import Usage
+from proxy.gateway.ports import Meters, OverdueReservation, StoreAway, Sweepable
+from proxy.gateway.records import Recalled
+from proxy.gateway.settle import Ending, charged_amounts, closing
+
+SWEEP_S = 5.0
+BATCH = 100
+
+
+class Sweeper:
+    """Sweeps the shards, one after another, every five seconds."""
+
+    def __init__(self, store: Sweepable, shards: int, meters: Meters) -> None:
+        self._store = store
+        self._shards = shards
+        self._meters = meters
+
+    async def run(self) -> None:
+        while True:
+            await self.sweep()
+            await asyncio.sleep(SWEEP_S)
+
+    async def sweep(self) -> int:
+        """One round; returns how many reservations were expired."""
+        expired = 0
+        for shard in range(self._shards):
+            try:
+                expired += await self._sweep_shard(shard)
+            except StoreAway:
+                self._meters.fault("sweep_store_away")
+                return expired
+        return expired
+
+    async def _sweep_shard(self, shard: int) -> int:
+        expired = 0
+        while overdue := await self._store.overdue(shard, BATCH):
+            for reservation in overdue:
+                settled = await self._store.expire(reservation, orphaned(reservation))
+                expired += settled.outcome == "settled"
+            if len(overdue) < BATCH:
+                break
+        return expired
+
+
+def orphaned(overdue: OverdueReservation) -> Settlement:
+    """The charge and the event of an attempt whose lease ran out (DESIGN 4, Lease)."""
+    known = Recalled(overdue.record)
+    usage = Usage(known.input_bound, overdue.observed_output_tokens, source="estimated")
+    cost = cost_pico(usage, known.price) if known.price else 0
+    requests = next(
+        (a for c, a in zip(known.counters, overdue.amounts, strict=True) if c.budget.meter == "requests"), 0
+    )
+    ending = Ending("orphaned", "usage", usage, error_type="lease_expired")
+    times: dict[str, int | None] = {
+        "admitted_at": overdue.admitted_us,
+        "first_byte_at": None,
+        "finished_at": None,
+        "latency_ms": None,
+        "ttft_ms": None,
+    }
+    event = closing(known.event, ending, usd_text(cost) if known.price else None, times)
+    return Settlement(
+        overdue.ref,
+        known.event["customer_id"],
+        overdue.shard,
+        known.counters,
+        charged_amounts(known.counters, usage, cost, requests),
+        usage.input_tokens + usage.output_tokens,
+        known.limits,
+        (usage.input_tokens, usage.output_tokens, cost),
+        orjson.dumps(event),
+    )

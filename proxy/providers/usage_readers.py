@@ -1,0 +1,161 @@
+"""Providers' usage reports, read strictly: whole numbers from 0 to `TOKENS_MAX`, and nothing else.
+
+In: whatever a provider wrote under `usage`. Out: a `Usage`, or None if it reported nothing. A report that
+contradicts itself or cannot be believed gives its sane part, marked `disputed`: never a crash, never a
+silent zero.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from proxy.domain.usage import TOKENS_MAX, Usage
+
+_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_RAW_NUMBERS_MAX = 64
+_RAW_DEPTH_MAX = 3
+
+
+class _Report:
+    """One report being read; remembers whether anything in it was beyond belief."""
+
+    __slots__ = ("disputed", "fields")
+
+    def __init__(self, fields: dict[Any, Any]) -> None:
+        self.fields = fields
+        self.disputed = False
+
+    def tokens(self, *names: str) -> int | None:
+        """The first of `names` that is given, as a token count; absent or null: None."""
+        for name in names:
+            value = self.fields.get(name)
+            if value is None:
+                continue
+            if type(value) is int and 0 <= value <= TOKENS_MAX:
+                return value
+            self.disputed = True
+            return None
+        return None
+
+    def part(self, count: int | None, whole: int) -> int:
+        """A part of `whole`, which cannot be more than it."""
+        if count is None:
+            return 0
+        if count > whole:
+            self.disputed = True
+            return whole
+        return count
+
+    def details(self, name: str) -> _Report:
+        value = self.fields.get(name)
+        if value is not None and type(value) is not dict:
+            self.disputed = True
+        return _Report(value if type(value) is dict else {})
+
+
+def read_chat_usage(report: Any) -> Usage | None:
+    """OpenAI's chat shape, and what others add to it. All zeros count as no report: no prompt is empty."""
+    if report is None:
+        return None
+    if type(report) is not dict:
+        return Usage(disputed=True)
+    if not report:
+        return None
+    read = _Report(report)
+    prompt, completion = read.tokens("prompt_tokens"), read.tokens("completion_tokens")
+    total = read.tokens("total_tokens")
+    prompt, completion = _completed(read, prompt, completion, total)
+    if not (prompt or completion or total or read.disputed):
+        return None
+    inputs, outputs = read.details("prompt_tokens_details"), read.details("completion_tokens_details")
+    cached = inputs.tokens("cached_tokens")
+    if cached is None:
+        cached = read.tokens("prompt_cache_hit_tokens", "cache_read_input_tokens")
+    written = inputs.tokens("cache_write_tokens", "cache_creation_tokens")
+    if written is None:
+        written = read.tokens("cache_creation_input_tokens")
+    cache_read = read.part(cached, prompt)
+    cache_write = read.part(written, prompt - cache_read)
+    # Cached audio is counted in both classes; it stays where it is cheaper to the provider's customer.
+    heard = min(read.part(inputs.tokens("audio_tokens"), prompt), prompt - cache_read - cache_write)
+    return Usage(
+        input_tokens=prompt,
+        output_tokens=completion,
+        cache_read_tokens=cache_read,
+        cache_write_tokens=cache_write,
+        audio_input_tokens=heard,
+        reasoning_tokens=read.part(outputs.tokens("reasoning_tokens"), completion),
+        audio_output_tokens=read.part(outputs.tokens("audio_tokens"), completion),
+        disputed=read.disputed or inputs.disputed or outputs.disputed,
+        raw=numbers_of(report),
+    )
+
+
+def _completed(read: _Report, prompt: int | None, completion: int | None, total: int | None) -> tuple[int, int]:
+    """Both sides, the missing one out of the total; a total that does not add up disputes the report."""
+    if prompt is not None and completion is not None:
+        if total is not None and total != prompt + completion:
+            read.disputed = True
+        return prompt, completion
+    if total is not None and prompt is not None and total >= prompt:
+        return prompt, total - prompt
+    if total is not None and completion is not None and total >= completion:
+        return total - completion, completion
+    read.disputed = True
+    return prompt or 0, completion or 0
+
+
+def read_messages_usage(start: Any, delta: Any = None) -> Usage | None:
+    """Anthropic's shape: `message_start`'s usage, overtaken by the last (cumulative) `message_delta`'s.
+
+    Its `input_tokens` leaves the cache classes out, ours has them in.
+    """
+    if start is None and delta is None:
+        return None
+    reports = [report for report in (start, delta) if report is not None]
+    merged: dict[Any, Any] = {}
+    for report in reports:
+        if type(report) is dict:
+            merged.update({name: value for name, value in report.items() if value is not None})
+    read = _Report(merged)
+    read.disputed = any(type(report) is not dict for report in reports)
+    plain, completion = read.tokens("input_tokens"), read.tokens("output_tokens")
+    cache_read = read.tokens("cache_read_input_tokens") or 0
+    cache_write = read.tokens("cache_creation_input_tokens") or 0
+    if not (plain or completion or cache_read or cache_write or read.disputed):
+        return None
+    outputs = read.details("output_tokens_details")
+    if plain is None or completion is None:
+        read.disputed = True
+    return Usage(
+        input_tokens=(plain or 0) + cache_read + cache_write,
+        output_tokens=completion or 0,
+        cache_read_tokens=cache_read,
+        cache_write_tokens=cache_write,
+        reasoning_tokens=read.part(outputs.tokens("reasoning_tokens", "thinking_tokens"), completion or 0),
+        disputed=read.disputed or outputs.disputed,
+        raw=numbers_of(merged),
+    )
+
+
+def numbers_of(report: dict[Any, Any], depth: int = _RAW_DEPTH_MAX) -> dict[str, Any]:
+    """The report with nothing but its numbers: no text of a provider is ever kept."""
+    kept: dict[str, Any] = {}
+    for name, value in report.items():
+        if len(kept) >= _RAW_NUMBERS_MAX:
+            break
+        if type(name) is not str or _NAME.fullmatch(name) is None:
+            continue
+        if type(value) is int:
+            if -(1 << 63) <= value < 1 << 63:
+                kept[name] = value
+        elif type(value) is float:
+            if math.isfinite(value):
+                kept[name] = value
+        elif type(value) is dict and depth > 1:
+            inner = numbers_of(value, depth - 1)
+            if inner:
+                kept[name] = inner
+    return kept

@@ -1,0 +1,124 @@
+"""Customers, their contacts, their subscription and what it entitles them to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.billing.ports import Page
+from proxy.domain.accounts import Contact, Customer
+from proxy.web.admin import answers, bodies
+from proxy.web.admin.deps import AdminDeps
+from proxy.web.admin.errors import bad_request
+from proxy.web.admin.routes import PREFIX, Asked, Route
+from proxy.web.admin.values import nearest
+
+
+async def create_customer(asked: Asked) -> Customer:
+    fields = asked.body.model_dump()
+    fields["plan"] = await _known_plan(asked.deps, fields["plan"])
+    fields["anchor"] = fields["anchor"] or asked.deps.now()
+    return await asked.deps.accounts.create_customer(_with_optional_id(fields))
+
+
+async def list_customers(asked: Asked) -> Page[Customer]:
+    return await asked.deps.accounts.customers(asked.query.limit, asked.query.cursor)
+
+
+async def get_customer(asked: Asked) -> Customer:
+    return await asked.deps.accounts.customer(asked.path["customer_id"])
+
+
+async def change_customer(asked: Asked) -> Customer:
+    return await _change(asked, asked.body.model_dump(exclude_unset=True))
+
+
+async def create_contact(asked: Asked) -> Contact:
+    fields = _with_optional_id(asked.body.model_dump())
+    return await asked.deps.accounts.create_contact(asked.path["customer_id"], fields)
+
+
+async def list_contacts(asked: Asked) -> Page[Contact]:
+    query = asked.query
+    return await asked.deps.accounts.contacts(asked.path["customer_id"], query.limit, query.cursor)
+
+
+async def get_subscription(asked: Asked) -> dict[str, Any]:
+    return _subscription(await get_customer(asked))
+
+
+async def put_subscription(asked: Asked) -> dict[str, Any]:
+    return _subscription(await _change(asked, asked.body.model_dump(exclude_none=True)))
+
+
+async def get_entitlements(asked: Asked) -> Any:
+    return await asked.deps.entitlements(asked.path["customer_id"])
+
+
+async def _change(asked: Asked, changes: dict[str, Any]) -> Customer:
+    customer_id = asked.path["customer_id"]
+    if "plan" in changes:
+        await _known_plan(asked.deps, changes["plan"])
+    if not changes:
+        return await asked.deps.accounts.customer(customer_id)
+    return await asked.deps.accounts.change_customer(customer_id, changes)
+
+
+async def _known_plan(deps: AdminDeps, asked: str | None) -> str:
+    known = sorted(plan.id for plan in await deps.plans.plans())
+    plan = asked if asked is not None else deps.default_plan
+    if plan is None:
+        raise bad_request("missing_field", f"Name a plan: one of {', '.join(known)}.", "plan")
+    if plan not in known:
+        hint = nearest(plan, known) or f" The plans are {', '.join(known)}."
+        raise bad_request("plan_not_found", f"There is no plan {plan!r}.{hint}", "plan")
+    return plan
+
+
+def _with_optional_id(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "id" or value is not None}
+
+
+def _subscription(customer: Customer) -> dict[str, Any]:
+    return {"customer_id": customer.id, "plan": customer.plan, "anchor": customer.anchor}
+
+
+_ALL = f"{PREFIX}/customers"
+_ONE = f"{PREFIX}/customers/{{customer_id}}"
+
+ROUTES = (
+    Route(
+        "POST", _ALL, create_customer, "Make a customer.", answers.Customer, 201,
+        body=bodies.NewCustomer, errors=(409, 503),
+    ),
+    Route(
+        "GET", _ALL, list_customers, "List the customers.", answers.Customer,
+        query=bodies.PageQuery, listed=True,
+    ),
+    Route("GET", _ONE, get_customer, "Show a customer.", answers.Customer, errors=(404,)),
+    Route(
+        "PATCH", _ONE, change_customer,
+        "Change a customer; `status` suspends it or lets it in again from the next request on.",
+        answers.Customer, body=bodies.CustomerChanges, errors=(404, 503),
+    ),
+    Route(
+        "POST", f"{_ONE}/contacts", create_contact, "Add a person to a customer.", answers.Contact, 201,
+        body=bodies.NewContact, errors=(404, 409, 503),
+    ),
+    Route(
+        "GET", f"{_ONE}/contacts", list_contacts, "List the persons of a customer.", answers.Contact,
+        query=bodies.PageQuery, listed=True, errors=(404,),
+    ),
+    Route(
+        "GET", f"{_ONE}/subscription", get_subscription, "Show which plan a customer is on, and since when.",
+        answers.Subscription, errors=(404,),
+    ),
+    Route(
+        "PUT", f"{_ONE}/subscription", put_subscription,
+        "Put a customer on a plan, from the next request on.", answers.Subscription,
+        body=bodies.SubscriptionChange, errors=(404, 503),
+    ),
+    Route(
+        "GET", f"{_ONE}/entitlements", get_entitlements, "Show what a customer may use now.",
+        answers.Entitlements, errors=(404, 503),
+    ),
+)  # fmt: skip
