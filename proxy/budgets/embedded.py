@@ -118,9 +118,10 @@ class EmbeddedStore:
         async with self._turn:
             if not self.running:
                 return
-            # A server that shuts down gives no answer; whether it has is seen by its lock.
+            # Whether it has shut down is seen by its lock, whatever it answered.
             with contextlib.suppress(RedisError, OSError):
-                await self._call("SHUTDOWN")
+                async with connect(self.url, CALL_DEADLINE_S) as client:
+                    await client.shutdown()
             if not await self._ended_within(SHUTDOWN_DEADLINE_S):
                 await self._end_by_signal()
             self._forget_socket()
@@ -152,8 +153,10 @@ class EmbeddedStore:
         try:
             self._make_folder()
             await self._spawn_or_adopt()
-            await self._call("CONFIG", "SET", "appendfsync", self.fsync)
-        except (OSError, RedisError) as fault:
+            async with connect(self.url, CALL_DEADLINE_S) as client:
+                # A survivor runs with what its own keeper was told.
+                await client.config_set("appendfsync", self.fsync)
+        except (OSError, RedisError, subprocess.SubprocessError) as fault:
             raise EmbeddedStoreFault(
                 f"The embedded store cannot work in {self.folder}: {fault}. Let the user of this process write"
                 " there (on a local disk), or set data.dir to another folder."
@@ -202,12 +205,18 @@ class EmbeddedStore:
         """Starts a server that inherits `lock`; our own copy is closed, started or not."""
         try:
             binary = await store_binary.find()
+            await self._reap()
             self._place_socket()
             # A file left by an earlier server must not name a process that is somebody else's by now.
             (self.folder / "valkey.pid").unlink(missing_ok=True)
             return self._spawn(binary, lock)
         finally:
             os.close(lock)
+
+    async def _reap(self) -> None:
+        """Takes leave of our last server: it lets go of the lock a moment before it can be waited for."""
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait, SIGNAL_DEADLINE_S)
 
     def _spawn(self, binary: Path, lock: int) -> subprocess.Popen[bytes]:
         options = {
@@ -278,23 +287,14 @@ class EmbeddedStore:
     async def _answer(self) -> Literal["ready", "loading", "silent"]:
         if not self._socket().exists():
             return "silent"
-        client = connect(self.url, CALL_DEADLINE_S)
         try:
-            await client.ping()
+            async with connect(self.url, CALL_DEADLINE_S) as client:
+                await client.ping()
         except BusyLoadingError:
             return "loading"
         except (RedisError, OSError):
             return "silent"
-        finally:
-            await client.aclose()
         return "ready"
-
-    async def _call(self, *command: str) -> None:
-        client = connect(self.url, CALL_DEADLINE_S)
-        try:
-            await client.execute_command(*command)
-        finally:
-            await client.aclose()
 
     async def _ended_within(self, deadline_s: float) -> bool:
         ends_s = _now_s() + deadline_s

@@ -19,6 +19,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, ResponseEr
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from proxy.budgets.scripts import StoreRefused
 from proxy.gateway.ports import StoreAway
 
 DEADLINE_S = 0.25
@@ -49,11 +50,13 @@ def connect(url: str, timeout_s: float = DEADLINE_S) -> Redis:
 
 @contextmanager
 def store_away() -> Iterator[None]:
-    """Turns every way of not being answered into `StoreAway`."""
+    """Turns every way of not being answered into `StoreAway`, and an error as the answer into `StoreRefused`."""
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError) as fault:
-        raise StoreAway(f"Redis does not answer: {fault or type(fault).__name__}") from fault
+        raise StoreAway(f"Redis does not answer: {str(fault) or type(fault).__name__}") from fault
+    except ResponseError as refused:
+        raise StoreRefused(str(refused)) from refused
 
 
 async def check_server(client: Redis, deadline_s: float = 5.0) -> None:

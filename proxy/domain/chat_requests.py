@@ -107,7 +107,9 @@ def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Cal
     for name in ("tool_choice", "function_call", "response_format", *unknown):
         if body.get(name) is not None:
             size.add(body[name])
-    if (biases := body.get("logit_bias")) is not None and (type(biases) is not dict or len(biases) > LOGIT_BIASES_MAX):
+    if (biases := body.get("logit_bias")) is not None and (
+        type(biases) is not dict or len(biases) > LOGIT_BIASES_MAX
+    ):
         raise bad_value("logit_bias", f"it must be an object of at most {LOGIT_BIASES_MAX} tokens")
     constants = TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE * len(body["messages"]) + TOKENS_PER_TOOL * tools
     return Ask(

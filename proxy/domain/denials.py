@@ -20,7 +20,10 @@ TEMPLATE_FIELDS = ("used", "limit", "meter", "plan", "resets_at", "asked", "rema
 _METER_WORDS = {"cost_usd": "credit"}
 _TOKEN_METERS = ("tokens", "input_tokens", "output_tokens")
 # strftime would speak the server's language.
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
 _CENT = MICRO_PER_USD // 100

@@ -26,12 +26,16 @@ def bad_value(name: str, what_would_be_right: str) -> Refused:
 
 
 def too_small(name: str, least: int, value: int) -> Refused:
-    message = f"Invalid '{name}': integer below minimum value. Expected a value >= {least}, but got {_shown(value)}."
+    message = (
+        f"Invalid '{name}': integer below minimum value. Expected a value >= {least}, but got {_shown(value)}."
+    )
     return fault("integer_below_min_value", message, name)
 
 
 def too_large(name: str, most: int, value: int) -> Refused:
-    message = f"Invalid '{name}': integer above maximum value. Expected a value <= {most}, but got {_shown(value)}."
+    message = (
+        f"Invalid '{name}': integer above maximum value. Expected a value <= {most}, but got {_shown(value)}."
+    )
     return fault("integer_above_max_value", message, name)
 
 

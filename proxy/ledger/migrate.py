@@ -73,7 +73,7 @@ async def _alone(engine: AsyncEngine) -> AsyncIterator[None]:
     lock = await asyncio.to_thread(os.open, f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         async with asyncio.timeout(MIGRATION_S):
-            while not _locked(lock):
+            while not _locked(lock):  # noqa: ASYNC110 (a file lock wakes nobody)
                 await asyncio.sleep(POLL_S)
         yield
     finally:

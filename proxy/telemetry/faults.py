@@ -20,7 +20,7 @@ _CHAIN_MAX = 8
 
 
 def told(fault: BaseException, redactor: Redactor) -> list[dict[str, Any]]:
-    """The exception and what caused it, innermost cause last: `type`, `message`, `frames` ("file:line in name")."""
+    """The exception and what caused it, one after the other: `type`, `message`, `frames` ("file:line in name")."""
     chain: list[dict[str, Any]] = []
     waiting: list[BaseException] = [fault]
     seen: set[int] = set()

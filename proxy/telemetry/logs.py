@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, MutableMapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO, cast
 
@@ -26,6 +28,7 @@ LogFormat = Literal["json", "console"]
 # Their messages quote prompts, answers and headers; what is told of them is where they complained, not what of.
 _WITHHELD = ("LiteLLM", "litellm", "openai", "httpx", "httpcore", "aiohttp")
 _LIBRARY_MESSAGE_LENGTH_MAX = 300
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def logger(room: str) -> structlog.typing.FilteringBoundLogger:
@@ -57,7 +60,7 @@ class Logs:
         """One finished line of fields that are safe already."""
         if self._json:
             return orjson.dumps(fields, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE, default=str)
-        fields = {key: value for key, value in fields.items() if value is not None}
+        fields = {key: _one_line(key, value) for key, value in fields.items() if value is not None}
         return f"{self._console(None, '', fields)}\n".encode()
 
     def tell(self, event: MutableMapping[str, Any]) -> bytes:
@@ -193,6 +196,15 @@ def _route_uncaught(logs: Logs) -> None:
     sys.unraisablehook = lambda told: log.error("process.unraisable", exc_info=told.exc_value)
     threading.excepthook = lambda told: log.error("process.thread_failed", exc_info=told.exc_value)
     logs._restore.append(restore)
+
+
+def _one_line(key: str, value: Any) -> Any:
+    """JSON escapes what would forge a line or steer a terminal; for the console it is done here."""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds")
+    if not isinstance(value, str) or key == "exception":
+        return value
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], value)
 
 
 def _fault_of(exc_info: Any) -> BaseException | None:

@@ -22,10 +22,51 @@ _ITEMS_MAX = 100
 SECRET_LENGTH_MIN = 4
 
 _CONTENT_KEYS = frozenset(
-    ["messages", "message_content", "prompt", "prompts", "completion", "completions", "content", "contents", "body", "input", "inputs", "instructions", "output_text", "choices", "delta", "tools", "tool_calls", "arguments", "payload", "raw_body", "request_body", "response_body"]
+    (
+        "messages",
+        "message_content",
+        "prompt",
+        "prompts",
+        "completion",
+        "completions",
+        "content",
+        "contents",
+        "body",
+        "input",
+        "inputs",
+        "instructions",
+        "output_text",
+        "choices",
+        "delta",
+        "tools",
+        "tool_calls",
+        "arguments",
+        "payload",
+        "raw_body",
+        "request_body",
+        "response_body",
+    )
 )
 _SECRET_KEYS = frozenset(
-    ["authorization", "proxy_authorization", "api_key", "x_api_key", "x_goog_api_key", "apikey", "secret", "secrets", "password", "passwd", "token", "admin_token", "access_token", "pepper", "secret_pepper", "cookie", "set_cookie"]
+    (
+        "authorization",
+        "proxy_authorization",
+        "api_key",
+        "x_api_key",
+        "x_goog_api_key",
+        "apikey",
+        "secret",
+        "secrets",
+        "password",
+        "passwd",
+        "token",
+        "admin_token",
+        "access_token",
+        "pepper",
+        "secret_pepper",
+        "cookie",
+        "set_cookie",
+    )
 )
 
 _LOOKS_SECRET: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -64,6 +105,9 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without secrets, cut at `TEXT_LENGTH_MAX` characters (after the replacing, never before)."""
+        if not text.isascii():
+            # A lone surrogate (an undecodable file name, say) cannot be rendered, and a log call must not fail.
+            text = text.encode("utf-8", "replace").decode()
         if self._known_pattern is not None:
             text = self._known_pattern.sub(HIDDEN, text)
         for pattern, replacement in _LOOKS_SECRET:

@@ -7,11 +7,13 @@ waits for the log of another. What finds the buffer full is counted in `faregate
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
 from proxy.telemetry.counters import Counters
 from proxy.telemetry.logs import Logs, logger
+from proxy.telemetry.sink import WRITE_BYTES_MAX
 
 # Lines made before the loop gets its turn: about a third of a millisecond of work.
 _SLICE = 100
@@ -19,6 +21,9 @@ _NAMES_KNOWN_MAX = 1_000
 _NAME_LENGTH_MAX = 128
 
 _FIELDS = (
+    "timestamp",
+    "level",
+    "event",
     "request_id",
     "endpoint",
     "status",
@@ -34,7 +39,6 @@ _FIELDS = (
     "latency_ms",
     "ttft_ms",
 )
-_MODEL = 1 + _FIELDS.index("model")
 
 
 class RequestLog:
@@ -44,7 +48,7 @@ class RequestLog:
         self._logs = logs
         self._counters = counters
         self._lines_max = lines_max
-        self._waiting: list[tuple[Any, ...]] = []
+        self._waiting: deque[tuple[Any, ...]] = deque()
         self._names: dict[str, str] = {}
         self._dropped = 0
         self._sink_dropped = 0
@@ -74,6 +78,8 @@ class RequestLog:
         self._waiting.append(
             (
                 at_us,
+                "info",
+                "request",
                 request_id,
                 endpoint,
                 status,
@@ -108,28 +114,33 @@ class RequestLog:
         self._count_dropped()
 
     def _write(self, most: int) -> None:
-        slice, self._waiting = self._waiting[:most], self._waiting[most:]
-        for facts in slice:
-            self._logs.sink.write(self._line(facts))
+        block: list[bytes] = []
+        size = 0
+        for _ in range(min(most, len(self._waiting))):
+            line = self._line(self._waiting.popleft())
+            if block and size + len(line) > WRITE_BYTES_MAX:
+                self._logs.sink.write(b"".join(block))
+                block, size = [], 0
+            block.append(line)
+            size += len(line)
+        if block:
+            self._logs.sink.write(b"".join(block))
 
     def _line(self, facts: tuple[Any, ...]) -> bytes:
-        at = datetime.fromtimestamp(facts[0] / 1_000_000, UTC)
-        fields: dict[str, Any] = {
-            "timestamp": at,
-            "level": "info",
-            "event": "request",
-            "process": self._logs.process,
-        }
-        fields.update(zip(_FIELDS, facts[1:], strict=True))
-        fields["model"] = self._name(facts[_MODEL])
+        fields: dict[str, Any] = dict(zip(_FIELDS, facts, strict=True))
+        fields["timestamp"] = datetime.fromtimestamp(facts[0] / 1_000_000, UTC)
+        fields["model"] = self._name(fields["model"])
+        fields["process"] = self._logs.process
         return self._logs.line(fields)
 
     def _name(self, asked: str) -> str:
         """The one text here that a client wrote, and might have written anything into."""
+        if len(asked) > _NAME_LENGTH_MAX:
+            return f"({len(asked)} characters)"
         known = self._names.get(asked)
         if known is None:
-            known = self._logs.redactor.text(asked[:_NAME_LENGTH_MAX])
-            if len(self._names) < _NAMES_KNOWN_MAX and len(asked) <= _NAME_LENGTH_MAX:
+            known = self._logs.redactor.text(asked)
+            if len(self._names) < _NAMES_KNOWN_MAX:
                 self._names[asked] = known
         return known
 

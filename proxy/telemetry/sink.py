@@ -13,30 +13,30 @@ import threading
 
 # A write of at most this many bytes to a pipe is never torn apart by those of other processes (POSIX PIPE_BUF
 # is at least 512, and 4096 on Linux).
-_WRITE_BYTES_MAX = 4096
+WRITE_BYTES_MAX = 4096
 _SLOW_READER_MS = 1_000
 
 
 class Sink:
-    """Takes whole lines, each with its newline. `dropped` counts the lines that nobody will read."""
+    """Takes whole lines, one or several at once, each with its newline. `dropped` counts the lines lost."""
 
-    def __init__(self, fd: int = 2, lines_max: int = 20_000) -> None:
+    def __init__(self, fd: int = 2, blocks_max: int = 20_000) -> None:
         self._fd = fd
-        self._lines_max = lines_max
+        self._blocks_max = blocks_max
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._closed = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="faregate log", daemon=True)
         self._thread.start()
 
-    def write(self, line: bytes) -> None:
+    def write(self, lines: bytes) -> None:
         """Never waits, never raises. After `close` it writes at once, so that the last words are not lost."""
         if self._closed:
-            self._put(line)
-        elif self._queue.qsize() >= self._lines_max:
-            self.dropped += 1
+            self._put(lines)
+        elif self._queue.qsize() >= self._blocks_max:
+            self.dropped += lines.count(b"\n")
         else:
-            self._queue.put(line)
+            self._queue.put(lines)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Writes what waits, for at most `timeout_s`; what then still waits is left behind."""
@@ -47,34 +47,32 @@ class Sink:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        line = self._queue.get()
-        while line is not None:
-            batch, size = [line], len(line)
-            line = b""
+        next = self._queue.get()
+        while next is not None:
+            block = next
+            next = b""
             while not self._queue.empty():
-                line = self._queue.get()
-                if line is None or size + len(line) > _WRITE_BYTES_MAX:
+                next = self._queue.get()
+                if next is None or len(block) + len(next) > WRITE_BYTES_MAX:
                     break
-                batch.append(line)
-                size += len(line)
-                line = b""
-            self._put(b"".join(batch), lines=len(batch))
-            if line == b"":
-                line = self._queue.get()
+                block += next
+                next = b""
+            self._put(block)
+            if next == b"":
+                next = self._queue.get()
 
-    def _put(self, data: bytes, lines: int = 1) -> None:
+    def _put(self, lines: bytes) -> None:
+        rest = lines
         try:
-            while data:
+            while rest:
                 try:
-                    data = data[os.write(self._fd, data) :]
+                    rest = rest[os.write(self._fd, rest) :]
                 except BlockingIOError:
-                    # Some parents hand down a descriptor that does not block; poll, for select has a limit on numbers.
+                    # Some parents hand down a descriptor that does not block.
                     poller = select.poll()
                     poller.register(self._fd, select.POLLOUT)
-                    poller.poll(_SLOW_READER_MS)
-                    if self._closed:
-                        self.dropped += lines
-                        return
+                    if not poller.poll(_SLOW_READER_MS) and self._closed:
+                        raise
         except OSError:
-            # Nobody holds the other end of stderr any more, and there is no other place to say so.
-            self.dropped += lines
+            # Nobody reads stderr any more, and there is no other place to say so.
+            self.dropped += rest.count(b"\n")

@@ -18,7 +18,11 @@ def head(status: int, headers: Mapping[str, str], date: str, framing: str) -> by
     never begin a header, or an answer, of its own.
     """
     text = _lines(status, headers, date, framing)
-    if text.count("\n") != len(headers) + 3 + framing.count("\n") or text.count("\r") != text.count("\n") or "\0" in text:
+    if (
+        text.count("\n") != len(headers) + 3 + framing.count("\n")
+        or text.count("\r") != text.count("\n")
+        or "\0" in text
+    ):
         safe = {name.translate(_UNSAFE): value.translate(_UNSAFE) for name, value in headers.items()}
         text = _lines(status, safe, date, framing)
     return text.encode("latin-1", "replace")

@@ -62,22 +62,26 @@ local COUNTER_KEPT_US = 35 * 86400 * 1000000
 local call, find, match, format = redis.call, string.find, string.match, string.format
 
 local function integer(text, name)
-  local number = not find(text, '%D') and tonumber(text)
+  -- Redis refuses a leading zero, and would do so in the middle of the writes.
+  local number = (text == '0' or find(text, '^[1-9]%d*$')) and tonumber(text)
   if not number or number >= 9007199254740992 then
     error({err = 'BADARG ' .. name .. ' must be an integer from 0 to 2^53 - 1'})
   end
   return number
 end
 
-local function limit_of(text, name)
+local function integer_or_none(text, name)
   return text ~= '-' and integer(text, name)
 end
 
 seq_known, policy = integer(seq_known, 'seq_known'), integer(policy, 'policy')
 rate_tokens, lease_us = integer(rate_tokens, 'rate_tokens'), integer(lease_us, 'lease_us')
-requests_limit = limit_of(requests_limit, 'requests_limit')
-tokens_limit = limit_of(tokens_limit, 'tokens_limit')
-at_once_limit = limit_of(at_once_limit, 'at_once_limit')
+requests_limit = integer_or_none(requests_limit, 'requests_limit')
+tokens_limit = integer_or_none(tokens_limit, 'tokens_limit')
+at_once_limit = integer_or_none(at_once_limit, 'at_once_limit')
+if requests_limit == 0 or tokens_limit == 0 then
+  error({err = 'BADARG a limit per minute must be at least 1'})
+end
 if #ARGV ~= 13 + count then
   error({err = 'BADARG as many holds as counters are needed'})
 end
@@ -89,7 +93,7 @@ for i = 1, count do
   end
   named[KEYS[7 + i]] = true
   amounts[i], amount_texts[i], limits[i] = integer(amount, 'amount'), amount, integer(limit, 'limit')
-  starts[i], ends[i] = integer(starts_us, 'starts_us'), limit_of(ends_us, 'ends_us')
+  starts[i], ends[i] = integer(starts_us, 'starts_us'), integer_or_none(ends_us, 'ends_us')
 end
 
 -- Read all.
@@ -110,6 +114,7 @@ if requests_limit or tokens_limit then
   requests_tat = requests_limit and tonumber(stored[1] or 0) or 0
   tokens_tat = tokens_limit and tonumber(stored[2] or 0) or 0
 end
+local under_way = at_once_limit and first and call('SCARD', holding)
 
 -- Decide.
 if state[1] ~= epoch or tonumber(state[2] or 0) < seq_known then
@@ -118,7 +123,7 @@ end
 if known[1] ~= revision then
   return {'stale', 'customer'}
 end
-local expires_at_ms = tonumber(known[2] or nil)
+local expires_at_ms = tonumber(known[2])
 if not expires_at_ms or (expires_at_ms > 0 and now >= expires_at_ms * 1000) then
   return {'stale', 'secret'}
 end
@@ -148,18 +153,18 @@ if exceeded then
 end
 if requests_limit and first then
   requests_tat = math.max(requests_tat, now) + math.ceil(BURST_US / requests_limit)
-  if not (requests_tat - now <= BURST_US) then
+  if requests_tat - now > BURST_US then
     return {'limited', now, 'requests', math.min(requests_tat - now - BURST_US, BURST_US)}
   end
 end
-if at_once_limit and first and call('SCARD', holding) >= at_once_limit then
+if under_way and under_way >= at_once_limit then
   return {'limited', now, 'concurrent_requests', 0}
 end
 local tokens_from = 0
 if tokens_limit then
   tokens_from = math.max(tokens_tat, now)
   tokens_tat = tokens_from + math.ceil(rate_tokens * BURST_US / tokens_limit)
-  if not (tokens_tat - now <= BURST_US) then
+  if tokens_tat - now > BURST_US then
     return {'limited', now, 'tokens', math.min(tokens_tat - now - BURST_US, BURST_US)}
   end
 end

@@ -169,6 +169,7 @@ class PlanVersion(Record):
 class EntitledBudget(Record):
     """What one budget still allows. `starts_at` and `resets_at` are null for a lifetime."""
 
+    budget_id: str
     meter: str
     per: str
     window: str

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import structlog
 from aiohttp import web
 
+from proxy import telemetry
 from proxy.web.admin import agents, answers, customers, gate, plans, usage
 from proxy.web.admin.auth import Guard
 from proxy.web.admin.deps import AdminDeps
@@ -93,7 +93,7 @@ async def _faults(request: web.Request, handler: _Serve) -> web.StreamResponse:
     except web.HTTPException as fault:
         return _from_aiohttp(request, fault)
     except Exception:
-        structlog.get_logger("faregate.admin").exception("admin_request_failed", method=request.method)
+        telemetry.logger("admin").exception("request.failed", method=request.method)
         return refusal(AdminError(500, "internal_error", "The gate failed at this; its log says why."))
 
 

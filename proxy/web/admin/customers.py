@@ -67,7 +67,7 @@ async def _known_plan(deps: AdminDeps, asked: str | None) -> str:
     known = sorted(plan.id for plan in await deps.plans.plans())
     plan = asked if asked is not None else deps.default_plan
     if plan is None:
-        raise bad_request("missing_field", f"Name a plan: one of {', '.join(known)}.", "plan")
+        raise bad_request("missing_required_parameter", f"Name a plan: one of {', '.join(known)}.", "plan")
     if plan not in known:
         hint = nearest(plan, known) or f" The plans are {', '.join(known)}."
         raise bad_request("plan_not_found", f"There is no plan {plan!r}.{hint}", "plan")

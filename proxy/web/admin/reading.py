@@ -73,9 +73,9 @@ def _complaint(fault: ErrorDetails, model: type[BaseModel], what: str) -> AdminE
     known = [field.alias or name for name, field in model.model_fields.items()]
     if fault["type"] == "extra_forbidden":
         hint = nearest(param or "", known) or _listing(known, what)
-        return bad_request(f"unknown_{what}", f"There is no {what} {param!r} here.{hint}", param)
+        return bad_request("unknown_parameter", f"There is no {what} {param!r} here.{hint}", param)
     if fault["type"] == "missing":
-        return bad_request(f"missing_{what}", f"The {what} {param!r} is required.", param)
+        return bad_request("missing_required_parameter", f"The {what} {param!r} is required.", param)
     reason = fault["msg"].removeprefix("Value error, ")
     told = f"The {what} {param!r} is wrong: {reason}" if param else f"{reason[0].upper()}{reason[1:]}"
     return bad_request("invalid_value", told if told.endswith((".", "?")) else f"{told}.", param)

@@ -26,12 +26,11 @@ _LONG_INTEGER = b"0" * 19
 _LARGE_EXPONENTS = (b"0e000", b"0e+000")
 _INTEGER_MIN, _INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 _NOT_STRUCTURE = bytes(c for c in range(256) if c not in b'[]{}",')
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _PLACE = re.compile(r" at line (\d+) column (\d+)$")
 
 
-def refuse(
-    code: str, message: str, *, status: int = 400, param: str | None = None, **headers: str
-) -> Refused:
+def refuse(code: str, message: str, *, status: int = 400, param: str | None = None, **headers: str) -> Refused:
     """A `bad_request` refusal to raise."""
     return Refused(Refusal("bad_request", message, status, code=code, param=param, headers=headers))
 
@@ -47,7 +46,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except ValueError as fault:
         raise _explained(body, str(fault)) from None
     if type(value) is not dict:
-        raise refuse("not_an_object", "The body must be a JSON object, such as {\"model\": …, \"messages\": […]}.")
+        raise refuse("not_an_object", 'The body must be a JSON object, such as {"model": …, "messages": […]}.')
     shape = body.translate(_DIGITS)
     if _LONG_INTEGER in shape or any(exponent in shape for exponent in _LARGE_EXPONENTS):
         _check_numbers(value)
@@ -66,20 +65,14 @@ def _check_structure(body: bytes) -> None:
         raise _too_many()
     if b'"' in skeleton:
         skeleton = b"".join(skeleton.split(b'"')[::2])
-    brackets = skeleton.translate(None, b",")
+    brackets = skeleton.translate(_ONE_KIND, b",")
     if len(skeleton) - len(brackets) > VALUES_MAX or len(brackets) > 2 * CONTAINERS_MAX:
         raise _too_many()
     for _ in range(DEPTH_MAX):
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if not brackets:
-            return
-    if _opens_too_deep(brackets):
+        brackets = brackets.replace(b"[]", b"")
+    # Unbalanced brackets are no JSON at all, which the parser explains better.
+    if brackets and brackets.count(b"[") == brackets.count(b"]"):
         raise refuse("too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
-
-
-def _opens_too_deep(brackets: bytes) -> bool:
-    """What is left after `DEPTH_MAX` passes is too deep, or no JSON at all, which the parser explains better."""
-    return brackets.count(b"[") + brackets.count(b"{") == brackets.count(b"]") + brackets.count(b"}")
 
 
 def _too_many() -> Refused:

@@ -1,0 +1,162 @@
+#!lua flags=allow-oom
+--[[
+  Settle: charge an attempt for what it really used, and write its usage event.
+
+  Guarantee: counters and event change together and once for each reference, also when memory is
+  short. What the provider has billed is always taken, be it more than was held or late: after
+  expiry or release the difference is applied and recorded as a correction. Another usage for a
+  settled reference becomes a disputed correction (once) and leaves the counters alone. A
+  reference that Redis does not know (any more) changes nothing.
+
+  KEYS[1]   shard           hash    epoch, seq, clock_us, settled
+  KEYS[2]   rates           hash    tokens: theoretical arrival time in us
+  KEYS[3]   holding         set     the customer's held references
+  KEYS[4]   held            hash    ref -> admitted_us|a|b|amount,...|counter key TAB ...\n record
+  KEYS[5]   leases          zset    ref -> deadline in us
+  KEYS[6]   observed        hash    ref -> output tokens observed
+  KEYS[7]   done            string  state|input,output,cost_pico|charged,...|disputed usage;...
+  KEYS[8]   events          stream  event, kind, seq, charged, late, disputed, prior
+  KEYS[9..] counters        hash    used, held; in the order of the holds
+  ARGV[1]   epoch           the shard's epoch as the caller knows it
+  ARGV[2]   seq_known       the highest seq that the caller has seen of the shard
+  ARGV[3]   ref             {request_id}:{attempt}
+  ARGV[4]   usage           "input,output,cost_pico"
+  ARGV[5]   tokens_limit    per minute as at admission, or - for none
+  ARGV[6]   rate_tokens     what the tokens per minute really took
+  ARGV[7]   event           the usage event as JSON
+  ARGV[8..] charges         of each counter: the amount, then its part of the event's `charged` as
+                            JSON without the amount and the closing brace
+  Returns   {"settled" | "late" | "duplicate" | "conflict" | "unknown" | "closed", seq, now_us}
+]]
+local shard = KEYS[1]
+local rates = KEYS[2]
+local holding = KEYS[3]
+local held = KEYS[4]
+local leases = KEYS[5]
+local observed = KEYS[6]
+local done = KEYS[7]
+local events = KEYS[8]
+local epoch = ARGV[1]
+local seq_known = ARGV[2]
+local ref = ARGV[3]
+local usage = ARGV[4]
+local tokens_limit = ARGV[5]
+local rate_tokens = ARGV[6]
+local event = ARGV[7]
+local count = #KEYS - 8
+
+local BURST_US = 60000000
+local DONE_KEPT_S = 3600
+local call, find, match, format = redis.call, string.find, string.match, string.format
+
+local function integer(text, name)
+  -- Redis refuses a leading zero, and would do so in the middle of the writes.
+  local number = (text == '0' or find(text, '^[1-9]%d*$')) and tonumber(text)
+  if not number or number >= 9007199254740992 then
+    error({err = 'BADARG ' .. name .. ' must be an integer from 0 to 2^53 - 1'})
+  end
+  return number
+end
+
+seq_known, rate_tokens = integer(seq_known, 'seq_known'), integer(rate_tokens, 'rate_tokens')
+tokens_limit = tokens_limit ~= '-' and integer(tokens_limit, 'tokens_limit')
+if not find(usage, '^%d+,%d+,%d+$') then
+  error({err = 'BADARG usage must be "input,output,cost_pico"'})
+end
+if #ARGV ~= 7 + 2 * count then
+  error({err = 'BADARG as many charges as counters are needed'})
+end
+local amounts = {}
+for i = 1, count do
+  amounts[i] = ARGV[6 + 2 * i]
+  integer(amounts[i], 'amount')
+end
+
+-- Redis takes "-0" for no integer.
+local function minus(amount)
+  return amount == '0' and '0' or '-' .. amount
+end
+
+-- Read all.
+local time = call('TIME')
+local state = call('HMGET', shard, 'epoch', 'seq', 'clock_us', 'settled')
+local now = math.max(time[1] * 1000000 + time[2], tonumber(state[3] or 0))
+local seq = tonumber(state[2] or 0)
+local hold = call('HGET', held, ref)
+local finished = not hold and call('GET', done)
+
+-- Decide.
+if state[1] ~= epoch or seq < seq_known then
+  return {'closed', seq, now}
+end
+local outcome, kind, late, disputed, prior = 'settled', 'terminal', '0', '0', '0,0,0'
+local applied, before, disputes = amounts, '', ''
+local give_back = 0
+if hold then
+  local from, to
+  from, to, before = match(hold, '^%d+|(%d+)|(%d+)|([%d,]*)|')
+  from, to = tonumber(from), tonumber(to)
+  local unused = tokens_limit and to - from - math.ceil(rate_tokens * BURST_US / tokens_limit) or 0
+  give_back = math.min(unused, to - math.max(now, from))
+else
+  local how
+  how, prior, before, disputes = match(finished or 'unknown|||', '^(%a+)|([%d,]*)|([%d,]*)|([%d,;]*)$')
+  if how == 'unknown' or how == 'tombstone' then
+    return {'unknown', seq, now}
+  end
+  kind = 'correction'
+  if how == 'settled' then
+    if prior == usage or find(disputes, usage .. ';', 1, true) then
+      return {'duplicate', seq, now}
+    end
+    outcome, disputed, applied = 'conflict', '1', {}
+    disputes = disputes .. usage .. ';'
+  else
+    outcome, late = 'late', '1'
+  end
+end
+local charged_before = {}
+for amount in string.gmatch(before, '%d+') do
+  charged_before[#charged_before + 1] = amount
+end
+if #charged_before ~= count then
+  error({err = 'BADARG the reservation has another number of counters'})
+end
+if outcome == 'late' then
+  applied = {}
+  for i = 1, count do
+    applied[i] = format('%.0f', tonumber(amounts[i]) - tonumber(charged_before[i]))
+  end
+end
+
+-- Write all.
+local charged = {}
+for i = 1, #applied do
+  if hold then
+    call('HINCRBY', KEYS[8 + i], 'held', minus(charged_before[i]))
+  end
+  call('HINCRBY', KEYS[8 + i], 'used', applied[i])
+  charged[i] = ARGV[7 + 2 * i] .. applied[i] .. '}'
+end
+local seq_text = format('%.0f', seq + 1)
+if hold then
+  call('HDEL', held, ref)
+  call('ZREM', leases, ref)
+  call('HDEL', observed, ref)
+  call('SREM', holding, ref)
+  if give_back > 0 then
+    call('HINCRBY', rates, 'tokens', format('-%.0f', give_back))
+  end
+  call('HSET', shard, 'clock_us', format('%.0f', now), 'seq', seq_text,
+    'settled', format('%.0f', tonumber(state[4] or 0) + 1))
+else
+  call('HSET', shard, 'clock_us', format('%.0f', now), 'seq', seq_text)
+end
+if outcome == 'conflict' then
+  call('SET', done, 'settled|' .. prior .. '|' .. before .. '|' .. disputes, 'EX', DONE_KEPT_S)
+else
+  call('SET', done, 'settled|' .. usage .. '|' .. table.concat(amounts, ',') .. '|', 'EX', DONE_KEPT_S)
+end
+call('XADD', events, '*', 'event', event, 'kind', kind, 'seq', seq_text,
+  'charged', '[' .. table.concat(charged, ',') .. ']', 'late', late, 'disputed', disputed, 'prior', prior)
+return {outcome, seq + 1, now}

@@ -1,0 +1,289 @@
+"""Reservations in Redis: one method per script, and the replies decoded into the domain's words.
+
+Every call carries the shard's epoch and the highest `seq` that this process has seen of it. A shard whose
+epoch is missing or another one, or whose `seq` lies behind, answers `closed`, and stays so for this process
+until `adopt_epochs`: its counters are not to be trusted before somebody has looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from proxy.budgets import scripts
+from proxy.budgets.keys import ShardKeys, secret_field
+from proxy.budgets.scripts import Argument
+from proxy.domain.reservations import (
+    Closed,
+    Counter,
+    Exceeded,
+    Finished,
+    Held,
+    Limited,
+    Reservation,
+    ReserveReply,
+    Settled,
+    Settlement,
+    Stale,
+    State,
+    WindowPassed,
+)
+from proxy.gateway.ports import OverdueReservation
+
+EXTEND_BATCH = 100
+REMEMBERED_COUNTERS_MOST = 20_000
+
+_CLOSED = Closed()
+_STATES: dict[bytes, State] = {b"settled": "settled", b"released": "released", b"expired": "expired"}
+_OUTCOMES: dict[bytes, Any] = {
+    word.encode(): word
+    for word in ("settled", "released", "late", "duplicate", "conflict", "unknown", "closed", "tombstone")
+}
+
+
+class _Shard:
+    """What this process knows of one shard. `epoch` None: not read yet, or the shard was blank then."""
+
+    __slots__ = ("epoch", "keys", "seq")
+
+    def __init__(self, number: int) -> None:
+        self.keys = ShardKeys(number)
+        self.epoch: bytes | None = None
+        self.seq = 0
+
+
+class RedisBudgets:
+    """`Budgets` and `Sweepable` of the gateway's ports. `lease_s` is how long a hold lives unless extended."""
+
+    def __init__(self, connection: scripts.Connection, shards: int, lease_s: float = 60) -> None:
+        self._connection = connection
+        self._shards = [_Shard(number) for number in range(shards)]
+        self._lease_us = round(lease_s * 1_000_000)
+        self._charge_heads: dict[str, bytes] = {}
+
+    async def adopt_epochs(self) -> None:
+        """Reads every shard's epoch anew and goes by it: at start, and after `closed` replies."""
+        await asyncio.gather(*(self._adopt_epoch(shard) for shard in self._shards))
+
+    async def _adopt_epoch(self, shard: _Shard) -> None:
+        epoch, seq = await self._connection.send(("HMGET", shard.keys.shard, "epoch", "seq"))
+        if epoch == shard.epoch:
+            shard.seq = max(shard.seq, int(seq or 0))
+        else:
+            shard.epoch, shard.seq = epoch, int(seq or 0)
+
+    async def _known(self, number: int) -> _Shard | None:
+        """The shard, its epoch read on first use; None while it has none."""
+        shard = self._shards[number]
+        if shard.epoch is None:
+            await self._adopt_epoch(shard)
+        return None if shard.epoch is None else shard
+
+    async def reserve(self, reservation: Reservation) -> ReserveReply:
+        """Holds every amount or none. Raises `StoreAway`: the outcome is unknown then, so release it."""
+        shard = self._shards[reservation.shard]
+        if shard.epoch is None and await self._known(reservation.shard) is None:
+            return _CLOSED
+        keys, customer = shard.keys, reservation.customer_id
+        limits = reservation.limits
+        names = [
+            keys.shard,
+            keys.customer(customer),
+            keys.rates(customer),
+            keys.holding(customer),
+            keys.held,
+            keys.leases,
+            keys.done(reservation.ref),
+        ]
+        arguments: list[Argument] = [
+            cast(bytes, shard.epoch),
+            shard.seq,
+            reservation.ref,
+            secret_field(reservation.secret_id),
+            reservation.customer_revision,
+            reservation.policy_revision,
+            1 if reservation.first else 0,
+            _or_dash(limits.requests_per_minute),
+            _or_dash(limits.tokens_per_minute),
+            _or_dash(limits.concurrent_requests),
+            reservation.rate_tokens,
+            self._lease_us,
+            reservation.record,
+        ]
+        prefix = keys.counters
+        for hold in reservation.holds:
+            counter = hold.counter
+            names.append(prefix + counter.name)
+            ends = "-" if counter.ends_us is None else counter.ends_us
+            arguments.append(f"{hold.amount} {counter.budget.limit} {counter.starts_us} {ends}")
+        return _reserve_reply(await scripts.RESERVE.run(self._connection, names, arguments))
+
+    async def settle(self, settlement: Settlement) -> Settled:
+        """Charges what was really used and writes the usage event; idempotent by reference."""
+        shard = self._shards[settlement.shard]
+        if shard.epoch is None and await self._known(settlement.shard) is None:
+            return _NEVER_OPENED
+        arguments: list[Argument] = [
+            cast(bytes, shard.epoch),
+            shard.seq,
+            settlement.ref,
+            "%d,%d,%d" % settlement.usage,
+            _or_dash(settlement.limits.tokens_per_minute),
+            settlement.rate_tokens,
+            settlement.event,
+        ]
+        keys = shard.keys
+        names = self._ending_keys(keys, settlement, keys.rates(settlement.customer_id))
+        self._add_charges(arguments, settlement)
+        return _settled(shard, await scripts.SETTLE.run(self._connection, names, arguments))
+
+    async def release(self, settlement: Settlement) -> Settled:
+        """Gives everything back and writes the terminal event; an unknown reference gets a tombstone."""
+        shard = self._shards[settlement.shard]
+        if shard.epoch is None and await self._known(settlement.shard) is None:
+            return _NEVER_OPENED
+        arguments: list[Argument] = [cast(bytes, shard.epoch), shard.seq, settlement.ref, settlement.event]
+        keys = shard.keys
+        names = self._ending_keys(keys, settlement, keys.rates(settlement.customer_id))
+        arguments += map(self._charge_head, settlement.counters)
+        return _settled(shard, await scripts.RELEASE.run(self._connection, names, arguments))
+
+    async def extend(self, shard: int, observed: Mapping[str, int]) -> frozenset[str]:
+        """Renews leases, in batches; returns the references that are held no more.
+
+        A closed shard says nothing about them: they stay with the caller, for the rebuild to adopt.
+        """
+        known = await self._known(shard)
+        if known is None:
+            return frozenset()
+        items = list(observed.items())
+        batches = [items[start : start + EXTEND_BATCH] for start in range(0, len(items), EXTEND_BATCH)]
+        lost = await asyncio.gather(*(self._extend_batch(known, batch) for batch in batches))
+        return frozenset().union(*lost)
+
+    async def _extend_batch(self, shard: _Shard, batch: Sequence[tuple[str, int]]) -> frozenset[str]:
+        arguments: list[Argument] = [cast(bytes, shard.epoch), shard.seq, self._lease_us]
+        for ref, tokens in batch:
+            arguments += (ref, tokens)
+        keys = [shard.keys.shard, shard.keys.leases, shard.keys.observed]
+        reply = await scripts.EXTEND.run(self._connection, keys, arguments)
+        return frozenset(ref.decode() for ref in reply[1:])
+
+    async def overdue(self, shard: int, most: int) -> Sequence[OverdueReservation]:
+        """At most `most` reservations whose lease has run out by Redis's own time, the longest overdue first."""
+        keys = self._shards[shard].keys
+        send = self._connection.send
+        time, clock_us = await asyncio.gather(send(("TIME",)), send(("HGET", keys.shard, "clock_us")))
+        now_us = max(int(time[0]) * 1_000_000 + int(time[1]), int(clock_us or 0))
+        refs = await send(("ZRANGE", keys.leases, "-inf", now_us, "BYSCORE", "LIMIT", 0, most))
+        if not refs:
+            return []
+        holds, observed = await asyncio.gather(
+            send(("HMGET", keys.held, *refs)), send(("HMGET", keys.observed, *refs))
+        )
+        # One that was finished between the two questions has no hold any more.
+        return [
+            _overdue(shard, ref, hold, seen) for ref, hold, seen in zip(refs, holds, observed, strict=True) if hold
+        ]
+
+    async def expire(self, overdue: OverdueReservation, settlement: Settlement) -> Settled:
+        """Charges an overdue reservation as `settlement` says; `duplicate` if it lives or has ended meanwhile."""
+        shard = await self._known(settlement.shard)
+        if shard is None:
+            return _NEVER_OPENED
+        arguments: list[Argument] = [
+            cast(bytes, shard.epoch),
+            shard.seq,
+            settlement.ref,
+            overdue.observed_output_tokens,
+            "%d,%d,%d" % settlement.usage,
+            settlement.event,
+        ]
+        self._add_charges(arguments, settlement)
+        names = self._ending_keys(shard.keys, settlement)
+        return _settled(shard, await scripts.EXPIRE.run(self._connection, names, arguments))
+
+    def _ending_keys(self, keys: ShardKeys, settlement: Settlement, *rates: str) -> list[str]:
+        names = [
+            keys.shard,
+            *rates,
+            keys.holding(settlement.customer_id),
+            keys.held,
+            keys.leases,
+            keys.observed,
+            keys.done(settlement.ref),
+            keys.events,
+        ]
+        prefix = keys.counters
+        for counter in settlement.counters:
+            names.append(prefix + counter.name)
+        return names
+
+    def _add_charges(self, arguments: list[Argument], settlement: Settlement) -> None:
+        for counter, amount in zip(settlement.counters, settlement.amounts, strict=True):
+            arguments.append(amount)
+            arguments.append(self._charge_head(counter))
+
+    def _charge_head(self, counter: Counter) -> bytes:
+        """A counter's part of the event's `charged`, up to the amount, which only the script knows."""
+        head = self._charge_heads.get(counter.name)
+        if head is None:
+            charge = {
+                "budget_id": counter.budget.id,
+                "window_start": counter.starts_us,
+                "grant_id": None,
+                "counter": counter.name,
+            }
+            head = json.dumps(charge, separators=(",", ":"))[:-1].encode() + b',"amount":'
+            if len(self._charge_heads) >= REMEMBERED_COUNTERS_MOST:
+                self._charge_heads.clear()
+            self._charge_heads[counter.name] = head
+        return head
+
+
+_NEVER_OPENED = Settled("closed", 0, 0)
+
+
+def _or_dash(limit: int | None) -> Argument:
+    return "-" if limit is None else limit
+
+
+def _reserve_reply(reply: list[Any]) -> ReserveReply:
+    word = reply[0]
+    if word == b"held":
+        return Held(reply[1], reply[2], reply[3])
+    if word == b"exceeded":
+        return Exceeded(reply[1], tuple(zip(reply[2::2], reply[3::2], strict=True)))
+    if word == b"limited":
+        return Limited(reply[1], cast(Any, reply[2].decode()), reply[3])
+    if word == b"stale":
+        return Stale(cast(Any, reply[1].decode()))
+    if word == b"window":
+        return WindowPassed(reply[1])
+    if word == b"finished":
+        return Finished(_STATES[reply[1]])
+    return _CLOSED
+
+
+def _settled(shard: _Shard, reply: list[Any]) -> Settled:
+    word, seq, now_us = reply
+    outcome = _OUTCOMES[word]
+    # A closed shard may be another one in the old one's place, whose `seq` must not be mixed up with ours.
+    if outcome != "closed" and seq > shard.seq:
+        shard.seq = seq
+    return Settled(outcome, seq, now_us)
+
+
+def _overdue(shard: int, ref: bytes, hold: bytes, observed: bytes | None) -> OverdueReservation:
+    head, record = hold.split(b"\n", 1)
+    admitted_us, _, _, amounts, _ = head.split(b"|", 4)
+    return OverdueReservation(
+        ref=ref.decode(),
+        shard=shard,
+        admitted_us=int(admitted_us),
+        observed_output_tokens=int(observed or 0),
+        amounts=tuple(int(amount) for amount in amounts.split(b",") if amount),
+        record=record,
+    )

@@ -1,0 +1,73 @@
+"""The scripts that decide over budgets: loaded from `lua/`, called by digest, reloaded when Redis forgot one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Protocol
+
+from proxy.gateway.ports import StoreAway
+
+# Between a reload and the call after it someone may flush the scripts again; a server that always does is at fault.
+RELOADS_MOST = 3
+
+Argument = str | bytes | int
+
+
+class StoreRefused(StoreAway):
+    """Redis answered with an error: out of memory, no right, a replica, or a fault of ours. It says which."""
+
+
+class Connection(Protocol):
+    """Sends one command; the answer is what Redis replies, or `StoreAway`/`StoreRefused` is raised."""
+
+    def send(self, command: tuple[Argument, ...]) -> asyncio.Future[Any]: ...
+
+
+class Script:
+    """One Lua file and the digest that Redis knows it by."""
+
+    __slots__ = ("name", "sha", "source")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.source = resources.files("proxy.budgets").joinpath("lua", f"{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
+
+    async def run(self, connection: Connection, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Calls the script. Commands of other callers in the same write are not disturbed by a reload."""
+        command = ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+        try:
+            return await connection.send(command)
+        except StoreRefused as refused:
+            if not str(refused).startswith("NOSCRIPT"):
+                raise
+        return await self._reload_and_run(connection, command)
+
+    async def _reload_and_run(self, connection: Connection, command: tuple[Argument, ...]) -> Any:
+        refused: BaseException | None = None
+        for _ in range(RELOADS_MOST):
+            # Both are written together, so that next to nothing can come between them.
+            loaded, reply = await asyncio.gather(
+                connection.send(("SCRIPT", "LOAD", self.source)),
+                connection.send(command),
+                return_exceptions=True,
+            )
+            if isinstance(loaded, BaseException):
+                raise loaded
+            if not isinstance(reply, BaseException):
+                return reply
+            if not str(reply).startswith("NOSCRIPT"):
+                raise reply
+            refused = reply
+        raise StoreRefused(f"Redis forgets {self.name}.lua as soon as it is loaded: {refused}")
+
+
+RESERVE = Script("reserve")
+SETTLE = Script("settle")
+RELEASE = Script("release")
+EXTEND = Script("extend")
+EXPIRE = Script("expire")
+INSPECT = Script("inspect")

@@ -1,0 +1,113 @@
+"""The worker's side of the control channel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, Literal
+
+from setproctitle import setproctitle
+
+from proxy.processes.channel import Channel, ChannelBroken, KeeperGone
+
+EndReason = Literal["keeper asked", "keeper gone", "SIGTERM"]
+_CONFIGURATION_TIMEOUT_S = 10.0
+_FLUSH_TIMEOUT_S = 1.0
+
+
+class WorkerControl:
+    """Tells a worker what it is to be and when it has to end.
+
+    `ending` is set by the keeper's drain, by its death, or by SIGTERM to this worker alone (`why` says which):
+    close the listener *at once*, for the next keeper's workers must not share the port with this one; then
+    drain, then call `drained`. `quickly` is set by a SIGTERM that comes after: end without waiting.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._listen: asyncio.Task[None] | None = None
+        self.ending = asyncio.Event()
+        self.quickly = asyncio.Event()
+        self.why: EndReason | None = None
+
+    @classmethod
+    async def open(cls, control_fd: int, title: str = "faregate worker") -> tuple[WorkerControl, dict[str, Any]]:
+        """Takes the inherited end, obeys the keeper from now on, and returns with the whole configuration.
+
+        Raises `KeeperGone`, and `TimeoutError` if the keeper says nothing within 10 s. The process is named
+        after `title` and the configuration's `index`.
+        """
+        os.set_inheritable(control_fd, False)
+        end = socket.socket(fileno=control_fd)
+        control = cls(await Channel.over(end))
+        control._obey_signals(asyncio.get_running_loop())
+        async with asyncio.timeout(_CONFIGURATION_TIMEOUT_S):
+            message = await control._channel.receive()
+        if message is None:
+            raise KeeperGone("The keeper ended before it said what this worker is to be.")
+        if message.pop("type") != "configuration":
+            raise ChannelBroken("The keeper's first message was not the configuration.")
+        setproctitle(f"{title} {message['index']}" if "index" in message else title)
+        control._listen = asyncio.get_running_loop().create_task(control._obey_keeper(), name="control channel")
+        return control, message
+
+    def ready(self) -> None:
+        """The worker serves."""
+        self._channel.send("ready")
+
+    async def failed(self, message: str) -> None:
+        """The worker cannot serve; `message` is a sentence for the person who started the keeper."""
+        self._channel.send("failed", {"message": message})
+        await self._channel.flush(_FLUSH_TIMEOUT_S)
+
+    def metrics(self, snapshot: dict[str, Any]) -> None:
+        """Hands a snapshot over, or skips it while the keeper does not read: the next one has it all."""
+        self._channel.send_if_read("metrics", {"snapshot": snapshot})
+
+    async def report_metrics(self, snapshot: Callable[[], dict[str, Any]], every_s: float = 2.0) -> None:
+        """Hands over snapshots until it is cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            self.metrics(snapshot())
+
+    async def drained(self, snapshot: dict[str, Any]) -> None:
+        """The last words: the final figures, and that nothing is in flight any more."""
+        self._channel.send("metrics", {"snapshot": snapshot})
+        self._channel.send("drained")
+        await self._channel.flush(_FLUSH_TIMEOUT_S)
+
+    async def close(self) -> None:
+        if self._listen is not None:
+            self._listen.cancel()
+            await asyncio.wait({self._listen})
+        self._channel.close()
+
+    def _obey_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Ctrl-C and a closed terminal are the keeper's to judge; it will say so in its own time.
+        for signum in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
+
+    def _terminate(self) -> None:
+        if self.ending.is_set():
+            self.quickly.set()
+        self._end("SIGTERM")
+
+    async def _obey_keeper(self) -> None:
+        while True:
+            try:
+                message = await self._channel.receive()
+            except ChannelBroken:
+                message = None
+            if message is None:
+                self._end("keeper gone")
+                return
+            if message["type"] == "drain":
+                self._end("keeper asked")
+
+    def _end(self, why: EndReason) -> None:
+        self.why = self.why or why
+        self.ending.set()

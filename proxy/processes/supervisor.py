@@ -1,0 +1,212 @@
+"""The keeper's side: N workers started, watched, started again when they end, and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from proxy.processes.channel import Channel, ChannelBroken
+from proxy.processes.launch import WorkerArgv, WorkerProcess, worker_argv, worker_environment
+from proxy.telemetry import Counters, Merged, Tasks, logger
+
+# A worker that keeps failing is tried again ever more slowly, and at once if it had served for a while.
+_BACKOFF_S_MIN = 0.1
+_BACKOFF_S_MAX = 10.0
+_SERVED_LONG_S = 30.0
+_TERM_S = 2.0
+
+
+class WorkerFailed(Exception):
+    """A worker could not be brought to serve at start."""
+
+
+class _Worker:
+    """One place in the row of workers, and the process that fills it now."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.process: WorkerProcess | None = None
+        self.channel: Channel | None = None
+        self.ready = asyncio.Event()
+        self.said: str | None = None
+        self.pids: int = 0
+
+
+class Supervisor:
+    """Starts `count` workers and keeps as many alive until `stop`.
+
+    `configuration(index)` gives a worker's whole configuration (JSON values; `index` is added), asked anew at
+    every start. `merged` gets the workers' metrics; `counters` are the keeper's own.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        configuration: Callable[[int], Mapping[str, Any]],
+        *,
+        tasks: Tasks,
+        counters: Counters,
+        merged: Merged,
+        drain_s: float,
+        argv: WorkerArgv = worker_argv,
+        ready_within_s: float = 60.0,
+    ) -> None:
+        self._workers = [_Worker(index) for index in range(1, count + 1)]
+        self._configuration = configuration
+        self._tasks = tasks
+        self._counters = counters
+        self._merged = merged
+        self._drain_s = drain_s
+        self._argv = argv
+        self._ready_within_s = ready_within_s
+        self._environment = worker_environment(os.environ)
+        self._keeping: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+        self._log = logger("processes")
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers that live, in the order of their index."""
+        return [w.process.pid for w in self._workers if w.process is not None and w.process.alive]
+
+    async def start(self) -> None:
+        """Returns when every worker serves; raises `WorkerFailed` after ending those that were started."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for worker in self._workers:
+                    group.create_task(self._bring_up(worker))
+        except* WorkerFailed as failures:
+            await self.stop(at_once=True)
+            raise failures.exceptions[0] from None
+        except* OSError as failures:
+            await self.stop(at_once=True)
+            raise WorkerFailed(f"No worker process can be started: {failures.exceptions[0]}.") from None
+        for worker in self._workers:
+            name = f"worker {worker.index}"
+            self._keeping.append(self._tasks.spawn(self._keep(worker), name))
+
+    async def stop(self, quickly: asyncio.Event | None = None, *, at_once: bool = False) -> bool:
+        """Drains all workers, then ends by force those left after `drain_s`, or once `quickly` is set.
+
+        Returns whether every worker ended by itself. Afterwards no process of this supervisor lives.
+        """
+        self._stopping.set()
+        for task in self._keeping:
+            task.cancel()
+        if self._keeping:
+            await asyncio.wait(self._keeping, timeout=_TERM_S)
+        self._keeping.clear()
+        results = await asyncio.gather(*(self._end(w, quickly, at_once) for w in self._workers))
+        self._count_ready()
+        return all(results)
+
+    async def _bring_up(self, worker: _Worker) -> None:
+        """Starts the process and waits until it serves; raises `WorkerFailed` with what it said."""
+        worker.ready.clear()
+        worker.said = None
+        process = worker.process = WorkerProcess.launch(self._argv, worker.index, self._environment)
+        channel = worker.channel = await Channel.over(process.end)
+        channel.send("configuration", {"index": worker.index, **self._configuration(worker.index)})
+        hearing = self._tasks.spawn(self._hear(worker, channel), f"control of worker {worker.index}")
+        serving = self._tasks.spawn(worker.ready.wait(), f"ready of worker {worker.index}")
+        try:
+            await asyncio.wait(
+                {hearing, serving}, timeout=self._ready_within_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            serving.cancel()
+        if worker.ready.is_set():
+            self._count_ready()
+            self._log.info("worker.ready", index=worker.index, pid=process.pid)
+            return
+        in_time = hearing.done()
+        if in_time:
+            await process.ended(_TERM_S)
+        how = process.how_it_ended() if in_time else f"not ready within {self._ready_within_s:g} s"
+        await process.end_by_force(_TERM_S)
+        self._let_go(worker)
+        because = worker.said or f"{how}; what it logged stands above"
+        raise WorkerFailed(f"Worker {worker.index} could not be started: {because}")
+
+    async def _hear(self, worker: _Worker, channel: Channel) -> None:
+        """Takes a worker's messages until it closes its end, which a process does by ending."""
+        while True:
+            try:
+                message = await channel.receive()
+            except ChannelBroken as fault:
+                self._log.error("worker.unintelligible", index=worker.index, fault=str(fault))
+                return
+            if message is None:
+                return
+            if message["type"] == "ready":
+                worker.ready.set()
+            elif message["type"] == "metrics":
+                self._merged.take(f"worker {worker.index}", message["snapshot"])
+            elif message["type"] == "failed":
+                worker.said = str(message["message"])
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Watches a worker that serves, and puts another in its place when it ends."""
+        loop = asyncio.get_running_loop()
+        backoff_s = _BACKOFF_S_MIN
+        since_s = loop.time()
+        while True:
+            await self._until_ended(worker)
+            if loop.time() - since_s >= _SERVED_LONG_S:
+                backoff_s = _BACKOFF_S_MIN
+            try:
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
+                self._counters.add("worker_restarts")
+                since_s = loop.time()
+                await self._bring_up(worker)
+            except (WorkerFailed, OSError) as fault:
+                self._log.error("worker.not_started", index=worker.index, why=str(fault), again_in_s=backoff_s)
+
+    async def _until_ended(self, worker: _Worker) -> None:
+        process = worker.process
+        if process is None:
+            return
+        pid = process.pid
+        while not await process.ended(0.5):
+            pass
+        self._log.error("worker.ended", index=worker.index, pid=pid, how=process.how_it_ended())
+        self._let_go(worker)
+
+    async def _end(self, worker: _Worker, quickly: asyncio.Event | None, at_once: bool) -> bool:
+        process = worker.process
+        if process is None:
+            return True
+        if worker.channel is not None:
+            worker.channel.send("drain")
+        by_itself = await self._drained(process, 0 if at_once else self._drain_s, quickly)
+        if not by_itself:
+            self._log.warning("worker.ended_by_force", index=worker.index, pid=process.pid)
+            if not await process.end_by_force(_TERM_S):
+                self._log.error("worker.outlived_kill", index=worker.index, pid=process.pid)
+        self._let_go(worker)
+        return by_itself
+
+    async def _drained(self, process: WorkerProcess, wait_s: float, quickly: asyncio.Event | None) -> bool:
+        ending = self._tasks.spawn(process.ended(wait_s), "drain of a worker")
+        hurry = self._tasks.spawn((quickly or asyncio.Event()).wait(), "hurry")
+        try:
+            # `process.ended` keeps the deadline.
+            await asyncio.wait({ending, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+            hurry.cancel()
+        return not process.alive
+
+    def _let_go(self, worker: _Worker) -> None:
+        if worker.channel is not None:
+            worker.channel.close()
+        worker.process = worker.channel = None
+        worker.ready.clear()
+        self._merged.retire(f"worker {worker.index}")
+        self._count_ready()
+
+    def _count_ready(self) -> None:
+        self._counters.set("workers_ready", sum(worker.ready.is_set() for worker in self._workers))

@@ -1,0 +1,185 @@
+"""Every setting with its default, in the order of config.example.toml, which says why each is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _refuse(message: str) -> PydanticCustomError:
+    return PydanticCustomError("faregate", "{said}", {"said": message})
+
+
+def _url(*schemes: str) -> AfterValidator:
+    """Empty, or a URL of one of these schemes. The value is never repeated: it may hold a password."""
+
+    def check(value: str) -> str:
+        if value and (value != value.strip() or value.partition("://")[0] not in schemes or "://" not in value):
+            raise _refuse("must be empty or a URL that begins with " + " or ".join(f"{s}://" for s in schemes))
+        return value
+
+    return AfterValidator(check)
+
+
+def _only(default: Any) -> AfterValidator:
+    """A setting of the contract that is not built yet: accepted at its default, never ignored."""
+
+    def check(value: Any) -> Any:
+        if value != default:
+            raise _refuse(f"is not available yet: leave it out, or write {default!r}".replace("'", '"'))
+        return value
+
+    return AfterValidator(check)
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Wire = Literal["openai", "anthropic", "litellm"]
+
+NATIVE_BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+
+# A file that changes one of these keeps the rest of it; further upstreams stand beside them.
+DEFAULT_UPSTREAMS: dict[str, dict[str, Any]] = {
+    "openai": {"wire": "openai", "api_key_env": "OPENAI_API_KEY"},
+    "anthropic": {"wire": "anthropic", "api_key_env": "ANTHROPIC_API_KEY"},
+    "gemini": {"wire": "litellm", "provider": "gemini", "api_key_env": "GEMINI_API_KEY"},
+}
+
+
+class Section(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ServerSettings(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    workers: int = Field(1, ge=1, le=256)
+    drain_s: float = Field(30, ge=0, le=3600)
+
+
+class AdminSettings(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8081
+
+
+class DataSettings(Section):
+    """`dir` is absolute once loaded."""
+
+    dir: Path = Path("var")
+
+
+class RedisSettings(Section):
+    url: Annotated[str, _url("redis", "rediss", "unix")] = ""
+    shards: int = Field(16, ge=1, le=1024)
+    fsync: Literal["everysec", "always"] = "everysec"
+
+
+class LedgerSettings(Section):
+    url: Annotated[str, _url("postgresql")] = ""
+
+
+class PolicySettings(Section):
+    """`dir` is absolute once loaded. `default_plan` is the plan of a customer created without one."""
+
+    dir: Path = Path("policies")
+    watch: bool = True
+    default_plan: str = "free"
+
+
+class Upstream(Section):
+    """A provider endpoint with a key. An empty `api_key_env` says that it needs none.
+
+    `provider` is LiteLLM's name for it: who is called on the litellm wire, and whose prices are looked up on
+    every wire.
+    """
+
+    wire: Wire
+    base_url: Annotated[str, _url("http", "https")] = ""
+    api_key_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    provider: str = ""
+    max_concurrency: Annotated[int, _only(0)] = 0
+    connect_timeout_s: Seconds = 5
+    first_byte_timeout_s: Seconds = 600
+    idle_timeout_s: Seconds = 120
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        wire = given.get("wire") if isinstance(given, dict) else None
+        if wire not in NATIVE_BASE_URLS:
+            return given
+        return {**given, "base_url": given.get("base_url") or NATIVE_BASE_URLS[wire], "provider": given.get("provider") or wire}
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.wire == "litellm" and not self.provider:
+            raise _refuse('needs `provider`, LiteLLM\'s name for it, such as provider = "gemini"')
+        return self
+
+
+class TelemetrySettings(Section):
+    log_format: Literal["json", "console"] = "json"
+    otlp_endpoint: Annotated[str, _only("")] = ""
+
+
+class Settings(BaseSettings):
+    """Everything, checked. Build it with `load_settings`; in a test `Settings()` gives the defaults."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FAREGATE_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    server: ServerSettings = ServerSettings()
+    admin: AdminSettings = AdminSettings()
+    data: DataSettings = DataSettings()
+    redis: RedisSettings = RedisSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    policies: PolicySettings = PolicySettings()
+    upstreams: dict[str, Upstream] = Field(default_factory=dict)
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    _file: Path | None = PrivateAttr(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_default_upstreams(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("upstreams", {}), dict):
+            return given
+        return {**given, "upstreams": with_default_upstreams(given.get("upstreams", {}))}
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        server, admin = self.server, self.admin
+        if server.port and (server.host, server.port) == (admin.host, admin.port):
+            raise _refuse(f"server and admin cannot both listen on {admin.host}:{admin.port}")
+        return self
+
+    @property
+    def file(self) -> Path | None:
+        """The file that was read, None without one."""
+        return self._file
+
+    @property
+    def home(self) -> Path:
+        """What relative paths are relative to."""
+        return self._file.parent.absolute() if self._file else Path.cwd()
+
+    @property
+    def data_dir(self) -> Path:
+        return self.home / self.data.dir
+
+
+def with_default_upstreams(given: dict[str, Any]) -> dict[str, Any]:
+    """The default upstreams, changed by and beside what is given."""
+    merged: dict[str, Any] = {name: dict(upstream) for name, upstream in DEFAULT_UPSTREAMS.items()}
+    for name, changes in given.items():
+        merged[name] = {**merged.get(name, {}), **changes} if isinstance(changes, dict) else changes
+    return merged
+
+

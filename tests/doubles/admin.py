@@ -1,0 +1,93 @@
+"""An admin plane over the ports in memory, on a real listener."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from aiohttp import web
+
+from proxy.billing.ports import NotFound
+from proxy.web.admin import AdminDeps, AdminRunner, admin_app, token_digest
+from tests.doubles.directory import NOW, MemoryAccounts, MemoryPlans, MemoryReports
+
+TOKEN = "an-admin-token-of-the-tests"
+DIGEST = "d1" * 32
+
+
+class AdminPlane:
+    """Everything behind the plane, to be looked at and broken by tests. `url` once it is started."""
+
+    def __init__(self) -> None:
+        self.accounts, self.plans, self.reports = MemoryAccounts(), MemoryPlans(), MemoryReports()
+        self.invariants_ok = True
+        self.fault: Exception | None = None
+        self.url = ""
+        self._numbers = itertools.count(1)
+        self._runner: AdminRunner | None = None
+
+    def deps(self) -> AdminDeps:
+        return AdminDeps(
+            accounts=self.accounts,
+            plans=self.plans,
+            reports=self.reports,
+            entitlements=self._entitlements,
+            invariants=self._invariants,
+            health=self._health,
+            metrics=self._metrics,
+            make_secret=self._make_secret,
+            now=lambda: NOW,
+            default_plan="starter",
+            token_digest=token_digest(TOKEN),
+        )
+
+    async def start(self) -> AdminPlane:
+        self._runner = AdminRunner(admin_app(self.deps()), shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        return self
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _entitlements(self, customer_id: str) -> dict[str, Any]:
+        if self.fault:
+            raise self.fault
+        if customer_id not in self.accounts.kept["customer"]:
+            raise NotFound("customer", customer_id)
+        budget = {
+            "budget_id": "monthly-tokens",
+            "meter": "tokens",
+            "per": "customer",
+            "window": "P1M",
+            "limit": 1_000_000,
+            "granted": 0,
+            "used": 45,
+            "held": 0,
+            "remaining": 999_955,
+            "starts_at": "2026-11-20T00:00:00Z",
+            "resets_at": "2026-12-20T00:00:00Z",
+        }
+        plan = {"plan": "starter", "plan_version": 2, "models": ["gpt-4o-mini"], "features": {"priority": False}}
+        return {"customer_id": customer_id, **plan, "budgets": [budget]}
+
+    async def _invariants(self) -> dict[str, Any]:
+        check = {"id": "I1", "ok": self.invariants_ok, "seen": 0 if self.invariants_ok else 7, "expected": 0}
+        return {"ok": self.invariants_ok, "checks": [check]}
+
+    async def _health(self) -> dict[str, Any]:
+        return {
+            "ok": True,
+            "version": "0",
+            "checks": [{"id": "redis", "ok": True, "seen": "9.0", "expected": "7.0"}],
+        }
+
+    async def _metrics(self) -> bytes:
+        return b"faregate_build_info 1\n"
+
+    def _make_secret(self) -> tuple[str, str, str]:
+        number = next(self._numbers)
+        return f"sec{number}", f"fg_live_sec{number}_TheSecretItself", DIGEST

@@ -1,0 +1,281 @@
+"""A house whose every port is a small double, so that a test tells one request's story without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from proxy.domain.identity import Identity
+from proxy.domain.policy import Budget, Model, Plan, Policy
+from proxy.domain.pricing import Price
+from proxy.domain.reservations import Held, Reservation, ReserveReply, Settled, Settlement
+from proxy.domain.secrets import digest, make_secret
+from proxy.domain.usage import Usage
+from proxy.gateway.drains import Drains
+from proxy.gateway.house import House
+from proxy.gateway.knowledge import Knowledge
+from proxy.gateway.leases import Leases
+from proxy.gateway.ports import DenialKey, Dispatch, UpstreamFailed
+
+PEPPER = b"pepper of the tests"
+SECRET = make_secret(bytes(range(27)))[1]
+NOW_US = 1_790_000_000_000_000
+PRICE = Price(input=150_000, output=600_000, version="test")
+
+
+def model(id: str, **more: Any) -> Model:
+    fields = {
+        "upstream": "up",
+        "upstream_model": id,
+        "max_output_tokens": 1000,
+        "context_tokens": 100_000,
+        "output_limit_field": "max_tokens",
+        "price": PRICE,
+    }
+    return Model(id=id, **{**fields, **more})
+
+
+def plan(**more: Any) -> Plan:
+    fields: dict[str, Any] = {
+        "id": "starter",
+        "name": "Starter",
+        "version": 1,
+        "models": None,
+        "budgets": (Budget("monthly", "tokens", 10_000),),
+    }
+    return Plan(**{**fields, **more})
+
+
+def policy(revision: int = 1, *, models: Sequence[Model] = (), plans: Sequence[Plan] = ()) -> Policy:
+    return Policy(revision, {m.id: m for m in models or [model("small")]}, {p.id: p for p in plans or [plan()]})
+
+
+def identity(**more: Any) -> Identity:
+    fields: dict[str, Any] = {
+        "customer_id": "acme",
+        "agent_id": "agent",
+        "agent_type_id": "type",
+        "secret_id": "secret",
+        "expires_at_ms": 0,
+        "status": "active",
+        "plan_id": "starter",
+        "anchor_us": NOW_US - 1_000_000,
+        "timezone": "UTC",
+        "revision": 1,
+        "shard": 3,
+    }
+    return Identity(**{**fields, **more})
+
+
+class FakeBudgets:
+    """Answers `reserve` with what was laid ready, else holds; remembers every settlement."""
+
+    def __init__(self) -> None:
+        self.replies: list[ReserveReply | Exception] = []
+        self.reserved: list[Reservation] = []
+        self.settled: list[tuple[str, Settlement]] = []
+        self.fails: Exception | None = None
+        self.outcome = "settled"
+
+    async def reserve(self, reservation: Reservation) -> ReserveReply:
+        self.reserved.append(reservation)
+        reply = self.replies.pop(0) if self.replies else Held(NOW_US, 0, 0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def settle(self, settlement: Settlement) -> Settled:
+        return self._end("settle", settlement)
+
+    async def release(self, settlement: Settlement) -> Settled:
+        return self._end("release", settlement)
+
+    async def extend(self, shard: int, observed: Mapping[str, int]) -> frozenset[str]:
+        return frozenset()
+
+    def _end(self, verb: str, settlement: Settlement) -> Settled:
+        if self.fails:
+            raise self.fails
+        self.settled.append((verb, settlement))
+        return Settled(self.outcome, len(self.settled), NOW_US)  # type: ignore[arg-type]
+
+    def events(self) -> list[dict[str, Any]]:
+        return [orjson.loads(settlement.event) for _, settlement in self.settled]
+
+
+class FakeDirectory:
+    def __init__(self) -> None:
+        self.who: Identity | None = identity()
+        self.now = policy()
+        self.reads = 0
+
+    async def identity(self, keyed: str) -> Identity | None:
+        self.reads += 1
+        return self.who if keyed == digest(PEPPER, SECRET) else None
+
+    async def policy(self) -> Policy:
+        return self.now
+
+    async def current(self, who: Identity, revision: int) -> bool:
+        return who == self.who and revision == self.now.revision
+
+
+@dataclass
+class FakeAnswer:
+    chunks: list[bytes | Exception] = field(default_factory=list)
+    streamed: bool = False
+    usage: Usage | None = field(default_factory=lambda: Usage(7, 5))
+    status: int = 200
+    content_type: str = "application/json"
+    provider_request_id: str | None = "up-1"
+    tail: bytes = b""
+    failed: bool = False
+    aborted: bool = False
+
+    async def read(self) -> bytes:
+        chunk = await self.next()
+        return chunk or b""
+
+    async def next(self) -> bytes | None:
+        if not self.chunks:
+            return None
+        chunk = self.chunks.pop(0)
+        if isinstance(chunk, Exception):
+            raise chunk
+        return chunk
+
+    def observed_output_tokens(self) -> int:
+        return 2
+
+    def error_event(self, message: str, code: str) -> bytes:
+        return b"data: error\n\n"
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class FakeProvider:
+    def __init__(self) -> None:
+        self.configured = True
+        self.answers: list[FakeAnswer | UpstreamFailed] = []
+        self.sent: list[Dispatch] = []
+
+    async def send(self, dispatch: Dispatch) -> FakeAnswer:
+        self.sent.append(dispatch)
+        answer = self.answers.pop(0) if self.answers else FakeAnswer([b"{}"])
+        if isinstance(answer, UpstreamFailed):
+            raise answer
+        return answer
+
+    async def close(self) -> None: ...
+
+
+class FakeCall:
+    def __init__(self, body: dict[str, Any], secret: str | None = SECRET) -> None:
+        self.request_id = "req_1"
+        self.endpoint = "/v1/chat/completions"
+        self.secret = secret
+        self.headers: dict[str, str] = {}
+        self.gone = False
+        self.began = False
+        self.body = body
+        self.wrote: list[tuple[str, bytes]] = []
+        self.sent_headers: Mapping[str, str] = {}
+
+    async def json(self) -> dict[str, Any]:
+        return self.body
+
+    def when_gone(self, act: Callable[[], None] | None) -> None: ...
+
+    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.sent_headers = headers
+        self.wrote.append(("answer", body))
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        self.began, self.sent_headers = True, headers
+        self.wrote.append(("begin", b""))
+
+    async def write(self, chunk: bytes) -> None:
+        self.wrote.append(("write", chunk))
+
+    async def end(self, tail: bytes) -> None:
+        self.wrote.append(("end", tail))
+
+    def cut(self) -> None:
+        self.wrote.append(("cut", b""))
+
+
+class FakeSpool:
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, Settlement]] = []
+
+    async def keep(self, settlement: Settlement, verb: str) -> None:
+        self.kept.append((verb, settlement))
+
+
+class FakeDenials:
+    def __init__(self) -> None:
+        self.counted: list[DenialKey] = []
+
+    def count(self, key: DenialKey, request_id: str, message: str) -> None:
+        self.counted.append(key)
+
+
+class FakeMeters:
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def request(self, endpoint: str, status: int, reason: str, latency_us: int) -> None: ...
+
+    def attempt(self, upstream: str, model: str, status: str, input_tokens: int, output_tokens: int) -> None: ...
+
+    def fault(self, what: str) -> None:
+        self.faults.append(what)
+
+
+class FakeClock:
+    def now_us(self) -> int:
+        return NOW_US
+
+    def monotonic_us(self) -> int:
+        return 1_000
+
+    def store_now_us(self) -> int:
+        return NOW_US
+
+    def store_said(self, now_us: int) -> None: ...
+
+
+class Doubles:
+    """The house, and each of its doubles by name."""
+
+    def __init__(self) -> None:
+        self.budgets = FakeBudgets()
+        self.directory = FakeDirectory()
+        self.provider = FakeProvider()
+        self.spool = FakeSpool()
+        self.denials = FakeDenials()
+        self.meters = FakeMeters()
+        self.spawned: list[str] = []
+        self.house = House(
+            budgets=self.budgets,
+            knowledge=Knowledge(self.directory),
+            providers={"up": self.provider},  # type: ignore[dict-item]
+            spool=self.spool,
+            denials=self.denials,
+            meters=self.meters,
+            clock=FakeClock(),
+            spawn=self._spawn,
+            pepper=PEPPER,
+            new_request_id=lambda: "req_1",
+            digest_user=lambda user: "digested",
+            drains=Drains(),
+            leases=Leases(self.budgets, self.meters),
+        )
+
+    def _spawn(self, work: Any, name: str) -> None:
+        work.close()
+        self.spawned.append(name)
