@@ -33,6 +33,10 @@ class NotProjected(Exception):
     """Written down, but Redis is away: the gate will obey as soon as it is back."""
 
 
+class BadCursor(Exception):
+    """A cursor that no list has given out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """One page of a list; `next_cursor` is None on the last."""

@@ -72,7 +72,7 @@ class HotConnection(asyncio.Protocol):
             raise StoreAway(self._away)
         if len(self._waiting) >= self._waiting_max:
             raise StoreAway(f"{self._waiting_max} commands wait for Redis already")
-        packed = hiredis.pack_command(command)
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]
         if not self._unsent:
             self._turn_began = self._loop.time()
             self._loop.call_soon(self._write)
@@ -176,7 +176,7 @@ class HotConnection(asyncio.Protocol):
         connection = self._redis_py_connection()
         try:
             async with asyncio.timeout(4 * self._deadline_s):
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as fault:
             await connection.disconnect(nowait=True)
             raise StoreAway(f"Redis cannot be reached: {fault or type(fault).__name__}") from fault

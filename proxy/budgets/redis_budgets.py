@@ -12,7 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from proxy.budgets import keys as store_keys
 from proxy.budgets import scripts
+from proxy.budgets.inspection import Inspection, inspect_shard
 from proxy.budgets.keys import ShardKeys, secret_field
 from proxy.budgets.scripts import Argument
 from proxy.domain.reservations import (
@@ -32,6 +34,7 @@ from proxy.domain.reservations import (
 )
 from proxy.gateway.ports import OverdueReservation
 
+FORMAT = "1"
 EXTEND_BATCH = 100
 REMEMBERED_COUNTERS_MOST = 20_000
 
@@ -41,6 +44,10 @@ _OUTCOMES: dict[bytes, Any] = {
     word.encode(): word
     for word in ("settled", "released", "late", "duplicate", "conflict", "unknown", "closed", "tombstone")
 }
+
+
+class WrongShards(Exception):
+    """The store was installed otherwise; the message says how, and what to do."""
 
 
 class _Shard:
@@ -73,6 +80,34 @@ class RedisBudgets:
             shard.seq = max(shard.seq, int(seq or 0))
         else:
             shard.epoch, shard.seq = epoch, int(seq or 0)
+
+    async def open_shards(self, epoch: str) -> None:
+        """Opens a blank store: writes down the number of shards, and gives `epoch` to shards that have none.
+
+        For the keeper, at start, before anybody reserves. Raises `WrongShards` if the store was installed with
+        another number: every customer's counters would be looked for in another shard than they lie in.
+        """
+        send = self._connection.send
+        await send(("HSETNX", store_keys.INSTALL, "format", FORMAT))
+        await send(("HSETNX", store_keys.INSTALL, "shards", len(self._shards)))
+        found = await send(("HMGET", store_keys.INSTALL, "shards", "format"))
+        if found[0] != b"%d" % len(self._shards):
+            raise WrongShards(
+                f"This Redis was installed with redis.shards = {found[0].decode()}, and the settings say"
+                f" {len(self._shards)}. The number is fixed at install: set redis.shards = {found[0].decode()},"
+                " or point redis.url at a Redis of its own."
+            )
+        if found[1] != FORMAT.encode():
+            raise WrongShards(
+                f"This Redis holds format {found[1].decode()} of Faregate's keys, and this version reads format"
+                f" {FORMAT}. Run the version that wrote it, or point redis.url at a Redis of its own."
+            )
+        await asyncio.gather(*(send(("HSETNX", s.keys.shard, "epoch", epoch)) for s in self._shards))
+        await self.adopt_epochs()
+
+    async def inspect(self, shard: int) -> Inspection:
+        """Checks the invariants of one shard: balances, conservation and leases (reservation.md 3.5)."""
+        return await inspect_shard(self._connection, self._shards[shard].keys, self._lease_us)
 
     async def _known(self, number: int) -> _Shard | None:
         """The shard, its epoch read on first use; None while it has none."""
@@ -129,7 +164,7 @@ class RedisBudgets:
             cast(bytes, shard.epoch),
             shard.seq,
             settlement.ref,
-            "%d,%d,%d" % settlement.usage,
+            _usage_text(settlement),
             _or_dash(settlement.limits.tokens_per_minute),
             settlement.rate_tokens,
             settlement.event,
@@ -198,7 +233,7 @@ class RedisBudgets:
             shard.seq,
             settlement.ref,
             overdue.observed_output_tokens,
-            "%d,%d,%d" % settlement.usage,
+            _usage_text(settlement),
             settlement.event,
         ]
         self._add_charges(arguments, settlement)
@@ -206,7 +241,8 @@ class RedisBudgets:
         return _settled(shard, await scripts.EXPIRE.run(self._connection, names, arguments))
 
     def _ending_keys(self, keys: ShardKeys, settlement: Settlement, *rates: str) -> list[str]:
-        names = [
+        prefix = keys.counters
+        return [
             keys.shard,
             *rates,
             keys.holding(settlement.customer_id),
@@ -215,11 +251,8 @@ class RedisBudgets:
             keys.observed,
             keys.done(settlement.ref),
             keys.events,
+            *[prefix + counter.name for counter in settlement.counters],
         ]
-        prefix = keys.counters
-        for counter in settlement.counters:
-            names.append(prefix + counter.name)
-        return names
 
     def _add_charges(self, arguments: list[Argument], settlement: Settlement) -> None:
         for counter, amount in zip(settlement.counters, settlement.amounts, strict=True):
@@ -244,6 +277,11 @@ class RedisBudgets:
 
 
 _NEVER_OPENED = Settled("closed", 0, 0)
+
+
+def _usage_text(settlement: Settlement) -> str:
+    input_tokens, output_tokens, cost_pico = settlement.usage
+    return f"{input_tokens},{output_tokens},{cost_pico}"
 
 
 def _or_dash(limit: int | None) -> Argument:

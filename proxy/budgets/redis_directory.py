@@ -8,7 +8,7 @@ valid stands in the hash alone, and changes in the same moment as the revision.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -36,7 +36,7 @@ class RedisDirectory:
         self._deadline_s = deadline_s
 
     async def identity(self, digest: str) -> Identity | None:
-        """Who is behind a secret's digest; None: nobody (unknown or revoked)."""
+        """Who is behind a secret's digest; None: nobody (unknown, revoked or expired)."""
         with store_away():
             async with asyncio.timeout(self._deadline_s):
                 return await self._identity(digest)
@@ -46,37 +46,69 @@ class RedisDirectory:
         with store_away():
             async with asyncio.timeout(self._deadline_s):
                 revision = await self._client.get(keys.POLICY)
-                document = revision and await self._client.get(keys.policy_document(int(revision)))
+                document = await self._client.get(keys.policy_document(int(revision or 0)))
         if not document:
             raise DirectoryIncomplete("Redis holds no policy yet: the keeper has not published one.")
         try:
             return policy_from_document(orjson.loads(document))
         except ValueError as fault:
-            raise DirectoryIncomplete(f"The policy of revision {revision} cannot be read: {fault}") from fault
+            raise DirectoryIncomplete(f"The newest policy cannot be read: {fault}") from fault
+
+    async def current(self, identity: Identity, policy_revision: int) -> bool:
+        """Whether the admission script would find all of this in force: one round trip."""
+        shard = self._shards[identity.shard]
+        with store_away():
+            async with asyncio.timeout(self._deadline_s), self._client.pipeline(transaction=False) as ask:
+                ask.hmget(shard.customer(identity.customer_id), ["rev", keys.secret_field(identity.secret_id)])
+                ask.hget(shard.shard, "policy")
+                ask.time()
+                (revision, expires_at_ms), newest, now = await ask.execute()
+        return (
+            int(revision or 0) == identity.revision
+            and _is_valid(expires_at_ms, now)
+            and policy_revision >= int(newest or 0)
+        )
 
     async def _identity(self, digest: str) -> Identity | None:
         key = keys.secret(digest)
         async with self._client.pipeline(transaction=False) as ask:
-            found, complete = await ask.get(key).get(keys.DIRECTORY).execute()
+            ask.get(key)
+            ask.get(keys.DIRECTORY)
+            found, complete = await ask.execute()
         if found is None:
-            if complete is None:
-                raise DirectoryIncomplete("Redis does not hold the whole directory yet: nobody can be refused.")
+            _refuse_if_incomplete(complete)
             return None
         customer_id, secret_id = _who(found)
         shard = shard_of(customer_id, len(self._shards))
-        customer = self._shards[shard].customer(customer_id)
         async with self._client.pipeline(transaction=False) as ask:
-            ask.hmget(customer, ["rev", "doc", keys.secret_field(secret_id)])
+            fields = ["rev", "doc", keys.secret_field(secret_id)]
+            ask.hmget(self._shards[shard].customer(customer_id), fields)
             # Again, and after the hash: what was found above may be older than the revision read here.
             ask.get(key)
-            (revision, document, expires_at_ms), record = await ask.execute()
+            ask.get(keys.DIRECTORY)
+            ask.time()
+            (revision, document, expires_at_ms), record, complete, now = await ask.execute()
         if record is None:
+            _refuse_if_incomplete(complete)
             return None
         if revision is None or document is None:
             raise DirectoryIncomplete(f"Redis knows a secret of customer {customer_id}, but not the customer.")
-        if expires_at_ms is None:
+        if not _is_valid(expires_at_ms, now):
             return None
         return _identity(orjson.loads(record), orjson.loads(document), int(revision), int(expires_at_ms), shard)
+
+
+def _is_valid(expires_at_ms: str | None, now: tuple[int, int]) -> bool:
+    """As the admission script has it. None: revoked; `now` is Redis's TIME, (seconds, microseconds)."""
+    if expires_at_ms is None:
+        return False
+    now_us = now[0] * 1_000_000 + now[1]
+    return expires_at_ms == "0" or now_us < int(expires_at_ms) * 1000
+
+
+def _refuse_if_incomplete(complete: str | None) -> None:
+    if complete is None:
+        raise DirectoryIncomplete("Redis does not hold the whole directory yet: nobody can be refused.")
 
 
 def _who(record: str) -> tuple[str, str]:
@@ -115,31 +147,32 @@ class DirectoryProjector:
     async def project_customer(
         self,
         customer_id: str,
-        document: Mapping[str, Any] | None,
+        doc: Mapping[str, Any] | None,
         revision: int,
         secrets: Mapping[str, int],
         digests: Mapping[str, Mapping[str, Any]],
-        revoked_digests: Collection[str],
-    ) -> bool:
-        """Puts the customer's whole subtree in the place of what was there; False: what is there is newer.
+        revoked_digests: Sequence[str],
+    ) -> None:
+        """`DirectorySink`: replaces what is there of a customer, unless that is newer.
 
-        `document`: `{"status", "plan", "anchor_us", "timezone"}`, None takes the customer out.
-        `secrets`: secret id -> expires_at_ms (0: never), of every secret that is valid; `digests`: their
-        digests -> `{"secret_id", "agent_id", "agent_type_id", "customer_id", "expires_at_ms"}`. Once it
-        returns, nobody in `revoked_digests` is admitted any more. Repeating it does no harm.
+        `doc` None takes the customer out. Once it returns, nobody in `revoked_digests` is admitted any more.
+        Repeating it does no harm.
         """
         customer = self._shards[shard_of(customer_id, len(self._shards))].customer(customer_id)
         fields: list[str | bytes | int] = []
-        if document is not None:
-            fields += ["doc", orjson.dumps(document)]
+        if doc is not None:
+            fields += ["doc", orjson.dumps(doc)]
             for secret_id, expires_at_ms in secrets.items():
                 fields += [keys.secret_field(secret_id), expires_at_ms]
         with store_away():
             if int(await self._client.hget(customer, "rev") or 0) > revision:
-                return False
-            await self._write_records(digests if document is not None else {})
-            await self._delete_records(set(revoked_digests) | (set() if document is not None else set(digests)))
-            return bool(await self._project_customer(keys=[customer], args=[revision, *fields]))
+                return
+            if doc is None:
+                await self._delete_records({*digests, *revoked_digests})
+            else:
+                await self._write_records(digests)
+                await self._delete_records(revoked_digests)
+            await self._project_customer(keys=[customer], args=[revision, *fields])
 
     async def mark_complete(self) -> None:
         """From now on, a secret that is not there is unknown."""

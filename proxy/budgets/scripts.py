@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from proxy.gateway.ports import StoreAway
 
-# Between a reload and the call after it someone may flush the scripts again; a server that always does is at fault.
+# Between a reload and its call someone may flush the scripts again; a server that always does is at fault.
 RELOADS_MOST = 3
 
 Argument = str | bytes | int
@@ -47,22 +47,16 @@ class Script:
         return await self._reload_and_run(connection, command)
 
     async def _reload_and_run(self, connection: Connection, command: tuple[Argument, ...]) -> Any:
-        refused: BaseException | None = None
         for _ in range(RELOADS_MOST):
             # Both are written together, so that next to nothing can come between them.
-            loaded, reply = await asyncio.gather(
-                connection.send(("SCRIPT", "LOAD", self.source)),
-                connection.send(command),
-                return_exceptions=True,
-            )
-            if isinstance(loaded, BaseException):
-                raise loaded
-            if not isinstance(reply, BaseException):
-                return reply
-            if not str(reply).startswith("NOSCRIPT"):
-                raise reply
-            refused = reply
-        raise StoreRefused(f"Redis forgets {self.name}.lua as soon as it is loaded: {refused}")
+            loading = connection.send(("SCRIPT", "LOAD", self.source))
+            running = connection.send(command)
+            await asyncio.wait((loading, running))
+            loading.result()
+            refused = running.exception()
+            if refused is None or not str(refused).startswith("NOSCRIPT"):
+                return running.result()
+        raise StoreRefused(f"Redis forgets {self.name}.lua as soon as it is loaded.")
 
 
 RESERVE = Script("reserve")

@@ -67,12 +67,21 @@ async def check_server(client: Redis, deadline_s: float = 5.0) -> None:
                 _check_info(await _info(client))
                 await _check_scripts(client)
     except StoreAway as away:
-        if isinstance(away.__cause__, AuthenticationError | AuthorizationError):
+        if _is_about_login(away):
             raise StoreUnfit(
                 f"Redis refuses the user or password: {away.__cause__}. Put the right ones into redis.url"
                 " (redis://user:password@host:port)."
             ) from away
         raise
+
+
+def _is_about_login(fault: BaseException | None) -> bool:
+    """redis-py hides it as the cause of a lost connection."""
+    while fault is not None:
+        if isinstance(fault, AuthenticationError | AuthorizationError):
+            return True
+        fault = fault.__cause__
+    return False
 
 
 async def _info(client: Redis) -> Mapping[str, Any]:

@@ -217,7 +217,7 @@ def _image(part: dict[str, Any], where: str, size: _Size) -> None:
     url = image.get("url") if type(image) is dict else None
     if type(image) is not dict or type(url) is not str:
         raise wrong_type(f"{where}.image_url.url", "a string", url)
-    if not url[:11].lower() == "data:image/":
+    if url[:11].lower() != "data:image/":
         message = "Images must be sent as data: URLs (data:image/…;base64,…); remote URLs are not fetched."
         raise fault("invalid_image_url", message, f"{where}.image_url.url")
     detail = image.get("detail") or "auto"

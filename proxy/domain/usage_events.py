@@ -1,7 +1,8 @@
 """The usage event as it is written down: one per attempt, and one more for each later correction (DESIGN 5.6).
 
 An event is a dict of plain JSON values with the keys of `FIELDS`. Times are whole microseconds since 1970 (UTC);
-`cost_usd` is the decimal string of `domain.money`; `held` and `charged` are lists of `{"budget_id",
+`cost_usd` is the decimal string of `domain.money`, or None
+where nobody knows the price; `held` and `charged` are lists of `{"budget_id",
 "window_start", "grant_id", "amount"}` with amounts in the meter's unit, `cost_usd` in microdollars.
 """
 
@@ -68,6 +69,7 @@ def correction(
     compared, so its parts are left out, and it is never billed. What was held stays with the first row.
     """
     input_before, output_before, cost_before = prior
+    cost = event["cost_usd"]
     input_tokens = event["input_tokens"] - input_before
     parts = (
         dict.fromkeys((*INPUT_PARTS, *OUTPUT_PARTS), 0)
@@ -86,7 +88,7 @@ def correction(
         "input_tokens": input_tokens,
         "output_tokens": event["output_tokens"] - output_before,
         "uncached_input_tokens": input_tokens - others,
-        "cost_usd": usd_text(pico_of(event["cost_usd"]) - cost_before),
+        "cost_usd": None if cost is None else usd_text(pico_of(cost) - cost_before),
         "held": [],
         "billable": bool(event["billable"]) and not disputed,
     }

@@ -9,6 +9,7 @@ from proxy.domain.asks import Ask
 from proxy.domain.bounds import Bounds
 from proxy.domain.policy import Model
 from proxy.domain.reservations import Held, Hold
+from proxy.domain.usage import NOTHING_USED, Usage
 from proxy.gateway.standing import Standing
 
 
@@ -17,16 +18,19 @@ class Trail:
     """What the attempts of one request share: whose it is, what it asks, and how far it has come.
 
     `charged_request` turns true once an attempt has been charged the request itself, which counts once.
+    `usage`, `model_served` and `ttft_ms` are the newest attempt's, for the log.
     """
 
     request_id: str
     ask: Ask
-    received_us: int
     attempts: int = 0
     charged_request: bool = False
     fallback_from: str | None = None
     fallback_reason: str | None = None
     skipped: dict[str, str] | None = None
+    usage: Usage = NOTHING_USED
+    model_served: str = ""
+    ttft_ms: int | None = None
 
 
 @dataclass(slots=True)

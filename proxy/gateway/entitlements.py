@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,7 +32,7 @@ async def entitlements(standing: Standing, balances: Balances, now_us: int) -> d
     }
 
 
-def models(standing: Standing) -> Sequence[dict[str, Any]]:
+def models(standing: Standing) -> list[dict[str, Any]]:
     """The models of the plan in OpenAI's shape; `created` is no fact the gate has, hence 0."""
     return [
         {"id": model.id, "object": "model", "created": 0, "owned_by": model.upstream}

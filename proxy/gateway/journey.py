@@ -13,19 +13,19 @@ from proxy.gateway.admission import Admission, Trail
 from proxy.gateway.admit import admit
 from proxy.gateway.house import House
 from proxy.gateway.identify import freshly_identify, identify
-from proxy.gateway.ports import Call, DenialKey, UpstreamFailed
+from proxy.gateway.ports import Call, UpstreamFailed
 from proxy.gateway.relay import carry
 from proxy.gateway.standing import Standing
+from proxy.gateway.story import Story
 
 
 async def serve(call: Call, house: House) -> None:
     """Carry one request through the house; raises `Refused`, counted, if it gets no answer."""
-    standing = await identify(call.secret, house)
-    model = ""
+    story = Story(call, house.clock.monotonic_us())
     try:
-        trail = await _read(call, standing, house)
-        model = trail.ask.model
-        admission = await admit(trail, standing, model, house)
+        standing = story.standing = await identify(call.secret, house)
+        trail = story.trail = await _read(call, standing, house)
+        admission = await admit(trail, standing, trail.ask.model, house)
         failed = await carry(admission, call, house)
         while failed is not None and not call.gone:
             following = await _fall_back(failed, admission, house)
@@ -34,8 +34,9 @@ async def serve(call: Call, house: House) -> None:
             admission = following
             failed = await carry(admission, call, house)
     except Refused as refused:
-        _count(refused, standing, model, call, house)
+        story.refused(refused.refusal, house)
         raise
+    story.answered(house)
 
 
 async def _read(call: Call, standing: Standing, house: House) -> Trail:
@@ -47,7 +48,7 @@ async def _read(call: Call, standing: Standing, house: House) -> Trail:
     except Refused:
         await freshly_identify(call.secret, house)
         raise
-    return Trail(call.request_id, ask, house.clock.monotonic_us())
+    return Trail(call.request_id, ask)
 
 
 async def _fall_back(failed: UpstreamFailed, admission: Admission, house: House) -> Admission | None:
@@ -65,12 +66,3 @@ async def _fall_back(failed: UpstreamFailed, admission: Admission, house: House)
         except Refused as refused:
             trail.skipped = {**(trail.skipped or {}), model_id: refused.refusal.reason.replace("_", " ")}
     return None
-
-
-def _count(refused: Refused, standing: Standing, model: str, call: Call, house: House) -> None:
-    """Counts a denial, by model names of the catalogue only: a client's inventions are not a dimension."""
-    who = standing.identity
-    known = model if model in standing.policy.models else ""
-    minute = house.clock.now_us() // 60_000_000
-    key = DenialKey(minute, who.customer_id, who.agent_id, known, refused.refusal.reason)
-    house.denials.count(key, call.request_id, refused.refusal.message)

@@ -123,15 +123,42 @@ class DenialKey:
 class Spawn(Protocol):
     """Starts a task that somebody holds, and whose fault is reported."""
 
-    def __call__(self, work: Coroutine[Any, Any, None], name: str) -> object: ...
+    def __call__(self, coroutine: Coroutine[Any, Any, None], name: str) -> object: ...
 
 
 class Meters(Protocol):
     """Counts what the operator watches, without cost to a request. No customer, user or agent among the labels."""
 
-    def request(self, endpoint: str, status: int, reason: str, latency_us: int) -> None: ...
+    def attempt(
+        self,
+        upstream: str,
+        model: str,
+        status: str,
+        usage_source: str,
+        input_tokens: int,
+        output_tokens: int,
+        ttft_ms: int | None,
+    ) -> None: ...
 
-    def attempt(self, upstream: str, model: str, status: str, input_tokens: int, output_tokens: int) -> None: ...
+    def answered(
+        self,
+        request_id: str,
+        endpoint: str,
+        status: int,
+        reason: str,
+        customer_id: str,
+        agent_id: str,
+        model: str,
+        model_served: str,
+        streamed: bool,
+        attempts: int,
+        input_tokens: int,
+        output_tokens: int,
+        latency_ms: int,
+        ttft_ms: int | None,
+    ) -> None:
+        """One request answered: the canonical log line, written off the path. Texts that are unknown are ""."""
+        ...
 
     def fault(self, what: str) -> None:
         """Something that an operator should look at, by a fixed short name."""
@@ -279,9 +306,9 @@ class StreamEntry:
     """One entry of a shard's stream. `id` is the stream's own; `fields` are as they were appended.
 
     A usage event: `event` (JSON), `kind`, `seq`, `charged` (JSON list as in DESIGN 5.6), `late` and `disputed`
-    ("1" or "0"), `prior` ("input,output,cost_pico", corrections only). A denial delta: `id` (unique, by which a
-    redelivered one counts once) and `denials`, a JSON list of `{"minute", "customer_id", "agent_id", "model",
-    "reason", "count", "sample_request_id", "sample_message"}`.
+    ("1" or "0"), `prior` ("input,output,cost_pico", corrections only). Denials: `deltas`, a JSON list of
+    `{"id", "minute", "customer_id", "agent_id", "model", "reason", "count", "sample_request_id",
+    "sample_message"}`; the id is unique, by which a redelivered delta counts once.
     """
 
     shard: int

@@ -58,9 +58,22 @@ async def settle(admission: Admission, ending: Ending, house: House) -> None:
     if kept:
         await house.spool.keep(settlement, verb)
     house.leases.end(admission.ref)
-    usage = ending.usage
+    _note(admission, ending, house)
+
+
+def _note(admission: Admission, ending: Ending, house: House) -> None:
+    usage, model, trail = ending.usage, admission.model, admission.trail
+    first_us = admission.first_byte_us
+    trail.ttft_ms = (first_us - admission.started_us) // 1000 if first_us else None
+    trail.usage, trail.model_served = usage, model.id
     house.meters.attempt(
-        admission.model.upstream, admission.model.id, ending.status, usage.input_tokens, usage.output_tokens
+        model.upstream,
+        model.id,
+        ending.status,
+        usage.source,
+        usage.input_tokens,
+        usage.output_tokens,
+        trail.ttft_ms if trail.ask.streamed else None,
     )
 
 

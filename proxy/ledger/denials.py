@@ -15,6 +15,8 @@ from proxy.ledger.engine import writing
 from proxy.ledger.tables import denial_deltas, denials, moment
 
 DAY_US = 86_400_000_000
+# One transaction's worth, so that other writers get in between.
+BATCH_DELTAS = 2000
 # A model's name comes from the client; Postgres indexes no value longer than a third of a page.
 NAME_CHARACTERS = 256
 MESSAGE_CHARACTERS = 1000
@@ -25,36 +27,47 @@ Key = tuple[int, str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one worker counted since it last told: by key the count, a sample's request id and its message."""
+    """So many more denials of one key, as one worker counted them, with a sample."""
 
     id: str
-    counts: Mapping[Key, tuple[int, str, str]]
+    key: Key
+    count: int
+    sample_request_id: str
+    sample_message: str
 
 
-def delta_of(fields: Mapping[str, Any]) -> Delta:
-    """The delta of a stream entry's fields (`StreamEntry`); ValueError says what is wrong with it."""
+def deltas_of(fields: Mapping[str, Any]) -> list[Delta]:
+    """The deltas of a stream entry's fields (`StreamEntry`); ValueError says what is wrong with it."""
     try:
-        counts = {}
-        for part in orjson.loads(fields["denials"]):
-            minute, *names = (part[name] for name in KEY)
-            key = (int(minute), *(_text(name, NAME_CHARACTERS) for name in names))
-            counts[key] = (
-                int(part["count"]),
-                _text(part["sample_request_id"], NAME_CHARACTERS),
-                _text(part["sample_message"], MESSAGE_CHARACTERS),
-            )
-        return Delta(_text(fields["id"], NAME_CHARACTERS), counts)
+        return [_delta(part) for part in orjson.loads(fields["deltas"])]
     except KeyError as missing:
-        raise ValueError(f"the delta has no {missing.args[0]}") from None
+        raise ValueError(f"the entry, or a delta of it, has no {missing.args[0]}") from None
     except (TypeError, ValueError) as fault:
-        raise ValueError(f"denials is not a list of counts: {fault}") from None
+        raise ValueError(f"deltas is no list of counts: {fault}") from None
+
+
+def _delta(part: Mapping[str, Any]) -> Delta:
+    customer_id, agent_id, model, reason = (_text(part[name], NAME_CHARACTERS) for name in KEY[1:])
+    return Delta(
+        _text(part["id"], NAME_CHARACTERS),
+        (int(part["minute"]), customer_id, agent_id, model, reason),
+        int(part["count"]),
+        _text(part["sample_request_id"], NAME_CHARACTERS),
+        _text(part["sample_message"], MESSAGE_CHARACTERS),
+    )
 
 
 async def record_denials(engine: AsyncEngine, deltas: Sequence[Delta], now_us: int) -> int:
-    """Adds the deltas that were not added before, in one transaction; returns how many those were."""
+    """Adds the deltas that were not added before and commits; returns how many those were."""
+    unique = list({delta.id: delta for delta in deltas}.values())
+    added = 0
+    for first in range(0, len(unique), BATCH_DELTAS):
+        added += await _add(engine, unique[first : first + BATCH_DELTAS], now_us)
+    return added
+
+
+async def _add(engine: AsyncEngine, deltas: Sequence[Delta], now_us: int) -> int:
     by_id = {delta.id: delta for delta in deltas}
-    if not by_id:
-        return 0
     insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
     marked = insert(denial_deltas).on_conflict_do_nothing().returning(denial_deltas.c.id)
     added = insert(denials)
@@ -62,8 +75,7 @@ async def record_denials(engine: AsyncEngine, deltas: Sequence[Delta], now_us: i
         index_elements=list(KEY), set_={"count": denials.c.count + added.excluded.count}
     )
     async with writing(engine) as connection:
-        applied_at = moment(now_us)
-        marks = [{"id": id, "applied_at": applied_at} for id in sorted(by_id)]
+        marks = [{"id": id, "applied_at": moment(now_us)} for id in sorted(by_id)]
         new = list((await connection.execute(marked, marks)).scalars())
         if rows := _summed(by_id[id] for id in new):
             await connection.execute(added, rows)
@@ -73,16 +85,19 @@ async def record_denials(engine: AsyncEngine, deltas: Sequence[Delta], now_us: i
 
 def _summed(deltas: Iterable[Delta]) -> list[dict[str, Any]]:
     """One row per key, in the keys' order: two keepers that lock in one order do not lock each other out."""
-    sums: dict[Key, tuple[int, str, str]] = {}
+    sums: dict[Key, dict[str, Any]] = {}
     for delta in deltas:
-        for key, (count, request_id, message) in delta.counts.items():
-            before, first_id, first_message = sums.get(key, (0, request_id, message))
-            sums[key] = (before + count, first_id, first_message)
-    return [
-        dict(zip(KEY, key, strict=True))
-        | {"count": count, "sample_request_id": request_id, "sample_message": message}
-        for key, (count, request_id, message) in sorted(sums.items())
-    ]
+        row = sums.setdefault(
+            delta.key,
+            dict(zip(KEY, delta.key, strict=True))
+            | {
+                "count": 0,
+                "sample_request_id": delta.sample_request_id,
+                "sample_message": delta.sample_message,
+            },
+        )
+        row["count"] += delta.count
+    return [row for _, row in sorted(sums.items())]
 
 
 def _text(value: Any, most: int) -> str:

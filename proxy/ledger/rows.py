@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -27,7 +28,7 @@ def row_of(fields: Mapping[str, Any], shard: int) -> Row:
     kind = fields.get("kind", "terminal")
     seq = _number(fields, "seq")
     late, disputed = _flag(fields, "late"), _flag(fields, "disputed")
-    event["charged"] = _charged(fields, event)
+    event["charged"] = _read(fields, "charged", list)
     try:
         if kind == "correction":
             event = correction(event, _prior(fields), seq, late, disputed)
@@ -56,14 +57,23 @@ def event_row(event: Mapping[str, Any], shard: int) -> Row:
         if kind is int and value is not None and not -INT64 <= value < INT64:
             raise ValueError(f"{name} is {value}, which no counter of ours reaches")
         row[name] = value
-    try:
-        pico = pico_of(row["cost_usd"])
-    except (ArithmeticError, ValueError):
-        raise ValueError(f"cost_usd is {row['cost_usd']!r}, no exact decimal of dollars") from None
-    if not -INT64 <= pico < INT64:
-        raise ValueError(f"cost_usd is {row['cost_usd']}, more than one attempt can cost")
-    row["cost_usd"], row["cost_pico"], row["shard"] = usd_text(pico), pico, shard
+    row["cost_usd"], row["cost_pico"] = _cost(row["cost_usd"])
+    row["shard"] = shard
     return row
+
+
+def _cost(usd: str | None) -> tuple[str | None, int | None]:
+    if usd is None:
+        return None, None
+    try:
+        pico = pico_of(usd)
+        if Decimal(usd_text(pico)) != Decimal(usd):
+            raise ValueError(usd)
+    except (ArithmeticError, ValueError):
+        raise ValueError(f"cost_usd is {usd!r}, no exact decimal of dollars") from None
+    if not -INT64 <= pico < INT64:
+        raise ValueError(f"cost_usd is {usd}, more than one attempt can cost")
+    return usd_text(pico), pico
 
 
 def _kind(name: str) -> type[Any]:
@@ -77,34 +87,12 @@ def _kind(name: str) -> type[Any]:
 _KINDS = tuple((name, _kind(name), bool(usage_events.c[name].nullable)) for name in FIELDS)
 
 
-def _charged(fields: Mapping[str, Any], event: Mapping[str, Any]) -> list[Any]:
-    """The amounts that Redis applied: a JSON list of objects, or just the amounts in the order of `held`."""
-    text = fields.get("charged") or "[]"
-    if text[:1] in ("[", b"["):
-        charged: list[Any] = _read({"charged": text}, "charged", list)
-        if all(isinstance(part, dict) for part in charged):
-            return charged
-        amounts = charged
-    else:
-        amounts = _amounts(text, "charged")
-    held = event.get("held") or []
-    if len(held) != len(amounts):
-        raise ValueError(f"charged has {len(amounts)} amounts, but {len(held)} budgets were held")
-    return [part | {"amount": amount} for part, amount in zip(held, amounts, strict=True)]
-
-
 def _prior(fields: Mapping[str, Any]) -> tuple[int, int, int]:
-    numbers = _amounts(fields.get("prior", ""), "prior")
-    if len(numbers) != 3:
-        raise ValueError('prior must be "input,output,cost_pico"')
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _amounts(text: Any, name: str) -> list[int]:
     try:
-        return [int(part) for part in text.split("," if isinstance(text, str) else b",")]
-    except ValueError:
-        raise ValueError(f"{name} is no list of whole numbers") from None
+        input_tokens, output_tokens, cost_pico = (int(part) for part in fields["prior"].split(","))
+    except (KeyError, ValueError):
+        raise ValueError('prior must be "input,output,cost_pico"') from None
+    return input_tokens, output_tokens, cost_pico
 
 
 def _read(fields: Mapping[str, Any], name: str, kind: Callable[..., Any]) -> Any:

@@ -39,6 +39,11 @@ def moment(us: int) -> datetime:
     return EPOCH + timedelta(microseconds=us)
 
 
+def utc_text(us: int) -> str:
+    """RFC 3339 as JSON shows it: "2026-11-20T19:20:19.123456Z"."""
+    return moment(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 class Moment(TypeDecorator[datetime]):
     """A datetime in the code, microseconds since 1970 in the table."""
 
@@ -224,7 +229,7 @@ usage_events = Table(
     Column("reasoning_tokens", BigInteger, nullable=False),
     Column("audio_output_tokens", BigInteger, nullable=False),
     Column("raw_usage", Json, comment="the provider's own object, numbers only"),
-    Column("cost_usd", ExactUsd, nullable=False, comment="exact; for people and for SQL by hand"),
+    Column("cost_usd", ExactUsd, comment="exact, for people and for SQL by hand; null where no price is known"),
     Column("price_version", Text),
     Column("held", Json, nullable=False),
     Column("charged", Json, nullable=False, comment="what Redis applied; sum this, never recompute it"),
@@ -236,7 +241,7 @@ usage_events = Table(
     Column("queued_ms", BigInteger),
     Column("billable", Boolean, nullable=False),
     Column("shard", Integer, nullable=False),
-    Column("cost_pico", BigInteger, nullable=False, comment="cost_usd in picodollars: sums exactly on both"),
+    Column("cost_pico", BigInteger, comment="cost_usd in picodollars: sums exactly on both"),
     Index(None, "admitted_at", "id"),
     Index(None, "customer_id", "admitted_at", "id"),
     Index(None, "agent_id", "admitted_at", "id"),

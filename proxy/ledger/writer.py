@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy.gateway.ports import Clock, EventStream, StoreAway, StreamEntry
-from proxy.ledger.denials import Delta, delta_of, record_denials
+from proxy.ledger.denials import Delta, deltas_of, record_denials
 from proxy.ledger.entries import SetAside, put_aside, record_events
 from proxy.ledger.rows import Row, row_of
 
@@ -147,7 +147,7 @@ class DenialWriter(StreamWriter):
         unreadable: list[SetAside] = []
         for entry in entries:
             try:
-                deltas.append(delta_of(entry.fields))
+                deltas.extend(deltas_of(entry.fields))
             except ValueError as fault:
                 unreadable.append(_unreadable(entry, fault))
         applied = await record_denials(self._engine, deltas, self._clock.now_us())

@@ -1,6 +1,6 @@
 """The control channel: JSON lines over a socket pair, one end inherited by the worker.
 
-keeper to worker   {"type": "configuration", ...} first, later {"type": "drain"}
+keeper to worker   {"type": "configuration", ...} first, later {"type": "drain"} or, in haste, {"type": "end"}
 worker to keeper   {"type": "ready"}, {"type": "metrics", "snapshot": {...}}, {"type": "failed", "message": "..."},
                    {"type": "drained"}
 

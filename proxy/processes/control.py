@@ -23,7 +23,7 @@ class WorkerControl:
 
     `ending` is set by the keeper's drain, by its death, or by SIGTERM to this worker alone (`why` says which):
     close the listener *at once*, for the next keeper's workers must not share the port with this one; then
-    drain, then call `drained`. `quickly` is set by a SIGTERM that comes after: end without waiting.
+    drain, then call `drained`. `quickly` is set by the keeper's `end`, or by a SIGTERM that comes later: end now.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -105,7 +105,9 @@ class WorkerControl:
             if message is None:
                 self._end("keeper gone")
                 return
-            if message["type"] == "drain":
+            if message["type"] == "end":
+                self.quickly.set()
+            if message["type"] in ("drain", "end"):
                 self._end("keeper asked")
 
     def _end(self, why: EndReason) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 _BACKLOG = 1024
 _LOOK_AGAIN_S = 0.05
@@ -24,7 +25,7 @@ class CannotListen(Exception):
 @dataclass(frozen=True, slots=True)
 class _Address:
     family: socket.AddressFamily
-    sockaddr: tuple[str | int, ...]
+    sockaddr: tuple[Any, ...]
 
 
 class PortClaim:
@@ -70,10 +71,15 @@ def listen_alone(host: str, port: int, section: str) -> socket.socket:
 def _claimed(address: _Address) -> socket.socket:
     """Bound exclusively, and only then opened to those who ask to share it: the workers of this keeper.
 
-    Why not bind it shared? Because then a second keeper could do the same. Why SO_REUSEADDR while binding?
-    Because connections of the last run, lingering in TIME_WAIT, would refuse the port for a minute.
+    1. Why not bind it shared? Because then a second keeper could do the same.
+    2. Why SO_REUSEADDR while binding? Because connections of the last run, in TIME_WAIT or with a worker that
+       still drains, would refuse the port otherwise.
+    3. Why a second socket that is kept instead? Because older kernels (Linux 5) remember of a port that its first
+       socket was bound with SO_REUSEADDR, and let another such claim pass until a socket without it is bound
+       there. Where that one is refused (somebody else's connections linger), the first is kept: little worse.
     """
     claim = socket.socket(address.family, socket.SOCK_STREAM)
+    held = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         claim.bind(address.sockaddr)
@@ -81,16 +87,26 @@ def _claimed(address: _Address) -> socket.socket:
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except BaseException:
         claim.close()
+        held.close()
         raise
-    return claim
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(claim.getsockname())
+    except OSError:
+        held.close()
+        return claim
+    claim.close()
+    return held
 
 
 def _listening(host: str, port: int, section: str, *, shared: bool) -> socket.socket:
     address = _resolve(host, port, section)
     listener = socket.socket(address.family, socket.SOCK_STREAM)
     try:
-        option = socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR
-        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        # Connections inherit it, so that those left over do not refuse the port to the next start.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address.sockaddr)
         listener.listen(_BACKLOG)
         listener.setblocking(False)

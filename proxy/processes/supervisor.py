@@ -16,6 +16,7 @@ _BACKOFF_S_MIN = 0.1
 _BACKOFF_S_MAX = 10.0
 _SERVED_LONG_S = 30.0
 _TERM_S = 2.0
+_LAST_WORDS_S = 1.0
 
 
 class WorkerFailed(Exception):
@@ -30,8 +31,8 @@ class _Worker:
         self.process: WorkerProcess | None = None
         self.channel: Channel | None = None
         self.ready = asyncio.Event()
+        self.hearing: asyncio.Task[None] | None = None
         self.said: str | None = None
-        self.pids: int = 0
 
 
 class Supervisor:
@@ -63,7 +64,6 @@ class Supervisor:
         self._ready_within_s = ready_within_s
         self._environment = worker_environment(os.environ)
         self._keeping: list[asyncio.Task[None]] = []
-        self._stopping = asyncio.Event()
         self._log = logger("processes")
 
     @property
@@ -72,7 +72,10 @@ class Supervisor:
         return [w.process.pid for w in self._workers if w.process is not None and w.process.alive]
 
     async def start(self) -> None:
-        """Returns when every worker serves; raises `WorkerFailed` after ending those that were started."""
+        """Returns when every worker serves; raises `WorkerFailed` after ending those that were started.
+
+        Whoever cancels it (Ctrl-C while starting) calls `stop` next.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 for worker in self._workers:
@@ -92,7 +95,6 @@ class Supervisor:
 
         Returns whether every worker ended by itself. Afterwards no process of this supervisor lives.
         """
-        self._stopping.set()
         for task in self._keeping:
             task.cancel()
         if self._keeping:
@@ -110,6 +112,7 @@ class Supervisor:
         channel = worker.channel = await Channel.over(process.end)
         channel.send("configuration", {"index": worker.index, **self._configuration(worker.index)})
         hearing = self._tasks.spawn(self._hear(worker, channel), f"control of worker {worker.index}")
+        worker.hearing = hearing
         serving = self._tasks.spawn(worker.ready.wait(), f"ready of worker {worker.index}")
         try:
             await asyncio.wait(
@@ -125,8 +128,8 @@ class Supervisor:
         if in_time:
             await process.ended(_TERM_S)
         how = process.how_it_ended() if in_time else f"not ready within {self._ready_within_s:g} s"
-        await process.end_by_force(_TERM_S)
-        self._let_go(worker)
+        await self._end_by_force(worker, process)
+        await self._let_go(worker)
         because = worker.said or f"{how}; what it logged stands above"
         raise WorkerFailed(f"Worker {worker.index} could not be started: {because}")
 
@@ -166,14 +169,16 @@ class Supervisor:
                 self._log.error("worker.not_started", index=worker.index, why=str(fault), again_in_s=backoff_s)
 
     async def _until_ended(self, worker: _Worker) -> None:
-        process = worker.process
-        if process is None:
+        """Waits until the worker has ended: its end of the channel closes, then the process is gone."""
+        process, hearing = worker.process, worker.hearing
+        if process is None or hearing is None:
             return
-        pid = process.pid
-        while not await process.ended(0.5):
-            pass
-        self._log.error("worker.ended", index=worker.index, pid=pid, how=process.how_it_ended())
-        self._let_go(worker)
+        await asyncio.wait({hearing})
+        if not await process.ended(self._drain_s):
+            self._log.error("worker.out_of_reach", index=worker.index, pid=process.pid)
+            await self._end_by_force(worker, process)
+        self._log.warning("worker.ended", index=worker.index, pid=process.pid, how=process.how_it_ended())
+        await self._let_go(worker)
 
     async def _end(self, worker: _Worker, quickly: asyncio.Event | None, at_once: bool) -> bool:
         process = worker.process
@@ -184,10 +189,15 @@ class Supervisor:
         by_itself = await self._drained(process, 0 if at_once else self._drain_s, quickly)
         if not by_itself:
             self._log.warning("worker.ended_by_force", index=worker.index, pid=process.pid)
-            if not await process.end_by_force(_TERM_S):
-                self._log.error("worker.outlived_kill", index=worker.index, pid=process.pid)
-        self._let_go(worker)
+            await self._end_by_force(worker, process)
+        await self._let_go(worker)
         return by_itself
+
+    async def _end_by_force(self, worker: _Worker, process: WorkerProcess) -> None:
+        if worker.channel is not None:
+            worker.channel.send("end")
+        if not await process.end_by_force(_TERM_S):
+            self._log.error("worker.outlived_kill", index=worker.index, pid=process.pid)
 
     async def _drained(self, process: WorkerProcess, wait_s: float, quickly: asyncio.Event | None) -> bool:
         ending = self._tasks.spawn(process.ended(wait_s), "drain of a worker")
@@ -200,10 +210,13 @@ class Supervisor:
             hurry.cancel()
         return not process.alive
 
-    def _let_go(self, worker: _Worker) -> None:
+    async def _let_go(self, worker: _Worker) -> None:
+        """Takes the last words of a process that has ended, and empties its place."""
+        if worker.hearing is not None:
+            await asyncio.wait({worker.hearing}, timeout=_LAST_WORDS_S)
         if worker.channel is not None:
             worker.channel.close()
-        worker.process = worker.channel = None
+        worker.process = worker.channel = worker.hearing = None
         worker.ready.clear()
         self._merged.retire(f"worker {worker.index}")
         self._count_ready()

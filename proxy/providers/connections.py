@@ -208,10 +208,10 @@ def failure_in_transit(error: Exception) -> UpstreamFailed:
     if isinstance(error, aiohttp.ClientPayloadError):
         message = "The model's provider broke off in the middle of its answer."
         return UpstreamFailed("unknown", "upstream_reset", message)
-    if isinstance(error, aiohttp.ClientError | OSError):
+    if isinstance(error, aiohttp.ClientError | OSError | RuntimeError):
         message = "The model's provider closed the connection before it answered."
         return UpstreamFailed("unknown", "upstream_reset", message)
-    if isinstance(error, HttpProcessingError | ValueError | AssertionError | RuntimeError):
+    if isinstance(error, HttpProcessingError | ValueError):
         message = "The model's provider did not answer in HTTP that can be read."
         return UpstreamFailed("unknown", "upstream_unreadable", message)
     raise error

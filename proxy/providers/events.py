@@ -89,8 +89,9 @@ def split(whole: bytes) -> Iterator[bytes]:
 
 def data_of(event: bytes) -> bytes:
     """What the event's `data` lines say, joined by line feeds."""
-    lines = []
-    for line in event.removeprefix(b"\xef\xbb\xbf").splitlines():
-        if line.startswith(b"data:"):
-            lines.append(line[6:] if line[5:6] == b" " else line[5:])
+    lines = [
+        line[6:] if line[5:6] == b" " else line[5:]
+        for line in event.removeprefix(b"\xef\xbb\xbf").splitlines()
+        if line.startswith(b"data:")
+    ]
     return lines[0] if len(lines) == 1 else b"\n".join(lines)

@@ -61,8 +61,8 @@ class OpenAIWire:
             exchange.drop()
             message = "The model's provider answered in an encoding that was not asked for."
             raise UpstreamFailed("unknown", "upstream_unreadable", message)
-        content_type = head.headers.get("content-type", "")
-        if dispatch.ask.streamed and not content_type.lower().startswith("application/json"):
+        content_type = head.headers.get("content-type", "text/event-stream").lower()
+        if dispatch.ask.streamed and content_type.startswith("text/event-stream"):
             return StreamedAnswer(head, exchange, dispatch.ask)
         return PlainAnswer(head, exchange, dispatch.ask)
 

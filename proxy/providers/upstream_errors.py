@@ -44,8 +44,7 @@ def refusal_of(status: int, headers: Mapping[str, str], body: bytes, api_key: st
     """The failure that a status other than 2xx means; `body` is what was read of it, perhaps nothing."""
     said = parsed_object(body)
     error = _error_object(said)
-    known = {error.get("code"), error.get("type")} & _QUOTA if error else set()
-    kind, blame, sentence = _meaning(status, bool(known), error is not None)
+    kind, blame, sentence = _meaning(status, _ours(error), error is not None)
     code = param = None
     if blame == "request" and error is not None:
         text = error.get("message")
@@ -64,6 +63,14 @@ def refusal_of(status: int, headers: Mapping[str, str], body: bytes, api_key: st
         provider_request_id=request_id_of(headers),
         usage=read_chat_usage(said.get("usage")) if said else None,
     )
+
+
+def _ours(error: dict[str, Any] | None) -> bool:
+    """Whether the refusal is about our account, whatever its status says."""
+    if error is None:
+        return False
+    words = {error.get("code"), error.get("type")}
+    return bool(words & _QUOTA) or "api key" in str(error.get("message")).lower()
 
 
 def _meaning(

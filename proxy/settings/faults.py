@@ -24,6 +24,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     words = list(known)
     by_lower = {candidate.lower(): candidate for candidate in words}
     near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near = near or [candidate for candidate in by_lower if len(word) > 2 and word.lower() in candidate]
     if near:
         return f'; did you mean "{by_lower[near[0]]}"?'
     if not words or len(words) > 12:

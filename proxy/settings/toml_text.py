@@ -36,12 +36,13 @@ def read_toml(path: Path, name: str | None = None) -> TomlText | Fault:
     file = name or str(path)
     try:
         text = path.read_bytes().decode()
-        data = tomllib.loads(text)
     except OSError as fault:
         return Fault(file, 0, f"cannot be read: {fault.strerror}")
     except UnicodeDecodeError as fault:
         line = fault.object.count(b"\n", 0, fault.start) + 1
         return Fault(file, line, "is not UTF-8 text, which TOML must be")
+    try:
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
         return _syntax_fault(file, text, str(fault))
     except RecursionError:
@@ -52,14 +53,23 @@ def read_toml(path: Path, name: str | None = None) -> TomlText | Fault:
 def _syntax_fault(file: str, text: str, said: str) -> Fault:
     at = _AT.search(said)
     line = int(at[1]) if at and at[1] else len(text.rstrip().splitlines())
-    return Fault(file, max(1, line), f"is no TOML: {_AT.sub('', said)}")
+    said = _AT.sub("", said)
+    if "Illegal character '\\n'" in said:
+        said = "text does not end on its line: is a quote missing?"
+    return Fault(file, max(1, line), f"is no TOML: {said}")
 
 
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
 _KEY_PART = re.compile(r"""[ \t]*(?:"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)'|([A-Za-z0-9_-]+))[ \t]*(\.?)""")
 _STRING = re.compile(
-    r'"""(?:[^"\\]|\\.|"(?!""))*"{3,5}' r"|'''.*?'{3,5}" r'|"(?:[^"\\\n]|\\.)*"' r"|'[^'\n]*'", re.DOTALL
+    r"""
+    \"{3} (?: [^"\\] | \\. | "(?!"") )* "{3,5}
+    | '{3} .*? '{3,5}
+    | " (?: [^"\\\n] | \\. )* "
+    | ' [^'\n]* '
+    """,
+    re.DOTALL | re.VERBOSE,
 )
 _BARE = re.compile(r"[^,\]}#\n]*")
 

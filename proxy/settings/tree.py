@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 
 def _refuse(message: str) -> PydanticCustomError:
@@ -36,6 +36,8 @@ def _only(default: Any) -> AfterValidator:
     return AfterValidator(check)
 
 
+# In a file a Path is text, which pydantic's strict mode would not take for one.
+Directory = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Wire = Literal["openai", "anthropic", "litellm"]
@@ -44,8 +46,8 @@ NATIVE_BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https:/
 
 # A file that changes one of these keeps the rest of it; further upstreams stand beside them.
 DEFAULT_UPSTREAMS: dict[str, dict[str, Any]] = {
-    "openai": {"wire": "openai", "api_key_env": "OPENAI_API_KEY"},
-    "anthropic": {"wire": "anthropic", "api_key_env": "ANTHROPIC_API_KEY"},
+    "openai": {"wire": "openai", "provider": "openai", "api_key_env": "OPENAI_API_KEY"},
+    "anthropic": {"wire": "anthropic", "provider": "anthropic", "api_key_env": "ANTHROPIC_API_KEY"},
     "gemini": {"wire": "litellm", "provider": "gemini", "api_key_env": "GEMINI_API_KEY"},
 }
 
@@ -59,8 +61,8 @@ class Section(BaseModel):
 class ServerSettings(Section):
     host: str = "127.0.0.1"
     port: Port = 8080
-    workers: int = Field(1, ge=1, le=256)
-    drain_s: float = Field(30, ge=0, le=3600)
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 30
 
 
 class AdminSettings(Section):
@@ -71,23 +73,23 @@ class AdminSettings(Section):
 class DataSettings(Section):
     """`dir` is absolute once loaded."""
 
-    dir: Path = Path("var")
+    dir: Directory = Path("var")
 
 
 class RedisSettings(Section):
-    url: Annotated[str, _url("redis", "rediss", "unix")] = ""
-    shards: int = Field(16, ge=1, le=1024)
+    url: Annotated[str, _url("redis", "rediss", "unix"), Field(repr=False)] = ""
+    shards: Annotated[int, Field(ge=1, le=1024)] = 16
     fsync: Literal["everysec", "always"] = "everysec"
 
 
 class LedgerSettings(Section):
-    url: Annotated[str, _url("postgresql")] = ""
+    url: Annotated[str, _url("postgresql"), Field(repr=False)] = ""
 
 
 class PolicySettings(Section):
     """`dir` is absolute once loaded. `default_plan` is the plan of a customer created without one."""
 
-    dir: Path = Path("policies")
+    dir: Directory = Path("policies")
     watch: bool = True
     default_plan: str = "free"
 
@@ -114,7 +116,11 @@ class Upstream(Section):
         wire = given.get("wire") if isinstance(given, dict) else None
         if wire not in NATIVE_BASE_URLS:
             return given
-        return {**given, "base_url": given.get("base_url") or NATIVE_BASE_URLS[wire], "provider": given.get("provider") or wire}
+        usual = {
+            "base_url": given.get("base_url") or NATIVE_BASE_URLS[wire],
+            "provider": given.get("provider") or wire,
+        }
+        return {**given, **usual}
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -145,6 +151,19 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
 
     _file: Path | None = PrivateAttr(None)
+    _policies_given: bool = PrivateAttr(False)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file, whose content `load_settings` passes in."""
+        return env_settings, init_settings
 
     @model_validator(mode="before")
     @classmethod
@@ -162,17 +181,13 @@ class Settings(BaseSettings):
 
     @property
     def file(self) -> Path | None:
-        """The file that was read, None without one."""
+        """The file that was read; None without one."""
         return self._file
 
     @property
-    def home(self) -> Path:
-        """What relative paths are relative to."""
-        return self._file.parent.absolute() if self._file else Path.cwd()
-
-    @property
-    def data_dir(self) -> Path:
-        return self.home / self.data.dir
+    def policies_given(self) -> bool:
+        """Whether somebody wrote `policies.dir`: then nothing else may stand in for it."""
+        return self._policies_given
 
 
 def with_default_upstreams(given: dict[str, Any]) -> dict[str, Any]:
@@ -181,5 +196,3 @@ def with_default_upstreams(given: dict[str, Any]) -> dict[str, Any]:
     for name, changes in given.items():
         merged[name] = {**merged.get(name, {}), **changes} if isinstance(changes, dict) else changes
     return merged
-
-

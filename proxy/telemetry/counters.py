@@ -49,6 +49,7 @@ METRICS: dict[str, Metric] = {
     "tokens": _counter("Tokens used, as settled.", "model", "direction"),
     "overrun_tokens": _counter("Tokens used beyond what was held.", "model"),
     "store_faults": _counter("Calls to Redis that failed or came too late.", "operation"),
+    "faults": _counter("Faults that were survived and should be rare.", "kind"),
     "spool_entries": Metric("gauge", "Settlements waiting on disk for Redis."),
     "requests_in_flight": Metric("gauge", "Requests being carried."),
     "streams_in_flight": Metric("gauge", "Streams being carried."),
@@ -60,6 +61,7 @@ METRICS: dict[str, Metric] = {
     "events_set_aside": _counter("Usage events that the ledger refused."),
     "ledger_backlog_events": Metric("gauge", "Usage events waiting for the ledger."),
     "reservations_expired": _counter("Reservations that the sweeper charged."),
+    "faults": _counter("Things an operator should look at, by a fixed short name.", "what"),
     "policy_reloads": _counter("Policy files read again.", "result"),
 }
 

@@ -75,7 +75,7 @@ _LOOKS_SECRET: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<![0-9A-Za-z])(?:sk|pk|rk|xai|gsk|whsec)[-_][0-9A-Za-z_-]{6,}"), "sk-" + HIDDEN),
     (re.compile(r"(?<![0-9A-Za-z])AIza[0-9A-Za-z_-]{20,}"), HIDDEN),
     # Passwords in addresses (redis://:password@host), and keys in queries, as some providers take them.
-    (re.compile(r"(://)[^\s/@\"']+@"), r"\1" + HIDDEN + "@"),
+    (re.compile(r"(://)[^\s/\"']+@"), r"\1" + HIDDEN + "@"),
     (re.compile(r"(?i)([?&](?:key|api[-_]key|token|access_token)=)[^\s&\"'#]+"), r"\1" + HIDDEN),
     (
         re.compile(

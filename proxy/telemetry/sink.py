@@ -6,6 +6,7 @@ and every request with it. Lines that find the queue full are counted and gone.
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import select
@@ -28,6 +29,8 @@ class Sink:
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="faregate log", daemon=True)
         self._thread.start()
+        # The reason why a process ends is the last thing it says, and the thread does not outlive it.
+        atexit.register(self.close)
 
     def write(self, lines: bytes) -> None:
         """Never waits, never raises. After `close` it writes at once, so that the last words are not lost."""
@@ -42,6 +45,7 @@ class Sink:
         """Writes what waits, for at most `timeout_s`; what then still waits is left behind."""
         if self._closed:
             return
+        atexit.unregister(self.close)
         self._closed = True
         self._queue.put(None)
         self._thread.join(timeout_s)

@@ -10,38 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from email.utils import formatdate
-from typing import Any, Protocol
 
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser, HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from proxy.gateway.ports import Clock
 from proxy.web.errors import Response, fault_response
 from proxy.web.heads import head
+from proxy.web.listener import Exchange, Listener
 
 NEVER = float("inf")
 QUEUE_MAX = 16
 """Requests parsed ahead of the one being answered; beyond it the transport is not read."""
 READ_BUFFER_BYTES = 1 << 18
 LINGER_BYTES = 1 << 26
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may take of us. Seconds are absolute deadlines; a byte does not renew them."""
-
-    headers_s: float = 10.0
-    body_s: float = 30.0
-    idle_s: float = 75.0
-    stall_s: float = 60.0
-    linger_s: float = 5.0
-    sweep_s: float = 1.0
-    body_bytes: int = 20 * 1024 * 1024
-    connections: int = 4096
 
 
 class ReceiptTimeout(Exception):
@@ -54,86 +36,6 @@ class BodyBroken(Exception):
 
 class ClientGone(Exception):
     """The client left before its body was complete."""
-
-
-class Exchange(Protocol):
-    """What a connection must know of the call that it is answering."""
-
-    request_id: str
-
-    @property
-    def keeps(self) -> bool:
-        """Whether the connection may serve another request after this one."""
-        ...
-
-    def leave(self) -> None:
-        """The client has left."""
-        ...
-
-
-class Listener:
-    """All connections of one server: makes them, counts them, sweeps their deadlines once per second.
-
-    `serve` answers one call and never raises. `fault` hears of what did go wrong in the transport's own code
-    (a request id and an exception, never content).
-    """
-
-    def __init__(
-        self,
-        make_call: Callable[[Connection, RawRequestMessage, StreamReader], Exchange],
-        serve: Callable[[Any], Awaitable[None]],
-        *,
-        new_request_id: Callable[[], str],
-        clock: Clock,
-        fault: Callable[[str, BaseException], None],
-        limits: Limits,
-    ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.make_call = make_call
-        self.serve = serve
-        self.new_request_id = new_request_id
-        self.fault = fault
-        self.limits = limits
-        self.draining = False
-        self.connections: set[Connection] = set()
-        self.busy: set[Connection] = set()
-        self._clock = clock
-        self._emptied = asyncio.Event()
-        self.date = ""
-        self._sweep()
-
-    def __call__(self) -> Connection:
-        return Connection(self)
-
-    def _sweep(self) -> None:
-        now = self.loop.time()
-        self.date = formatdate(self._clock.now_us() // 1_000_000, usegmt=True)
-        for connection in tuple(self.connections):
-            connection.check(now)
-        self._timer = self.loop.call_later(self.limits.sweep_s, self._sweep)
-
-    def left(self) -> None:
-        """Something ended; wakes whoever drains once nothing is left."""
-        if self.draining and not self.connections and not self.busy:
-            self._emptied.set()
-
-    async def drain(self, drain_s: float) -> int:
-        """Close what is idle, wait for what is being answered; returns how many calls had to be cut."""
-        self.draining = True
-        for connection in tuple(self.connections):
-            connection.retire()
-        self.left()
-        try:
-            async with asyncio.timeout(drain_s):
-                await self._emptied.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._timer.cancel()
-        cut = len(self.busy)
-        for connection in tuple(self.connections):
-            connection.abort()
-        return cut
 
 
 class Connection(BaseProtocol):
@@ -219,10 +121,10 @@ class Connection(BaseProtocol):
             return
         if messages:
             self._queue.extend(messages)
+            if len(self._queue) >= QUEUE_MAX and not self._buffer_paused:
+                self._pause_reading_for_buffer()
             if self._call is None:
                 self._next()
-            elif len(self._queue) >= QUEUE_MAX and not self._buffer_paused:
-                self._pause_reading_for_buffer()
         elif self._call is None and not self._receiving and data:
             self._receiving = True
             self._deadline = min(self._deadline, self._loop.time() + self.listener.limits.headers_s)
@@ -277,14 +179,18 @@ class Connection(BaseProtocol):
         elif self._queue:
             self._next()
             if self._buffer_paused and len(self._queue) <= QUEUE_MAX // 2:
-                self.data_received(b"")
-                if len(self._queue) < QUEUE_MAX:
-                    self._resume_reading_for_buffer()
+                self._read_on()
         elif listener.draining or self._ending:
             self._end()
         else:
             self._payload = EMPTY_PAYLOAD
             self._deadline = self._loop.time() + listener.limits.idle_s
+
+    def _read_on(self) -> None:
+        """Parses what the full queue had left unparsed, and reads again if that did not fill it."""
+        self.data_received(b"")
+        if len(self._queue) < QUEUE_MAX:
+            self._resume_reading_for_buffer()
 
     # -- faults -------------------------------------------------------------------------------------------
 
@@ -403,6 +309,6 @@ def _fault(request: RawRequestMessage) -> str | None:
         return "The request target must be a path, such as /v1/chat/completions."
     if request.chunked:
         encodings = request.headers.getall("transfer-encoding", [])
-        if len(encodings) != 1 or encodings[0].lower() != "chunked":
-            return "The only transfer encoding understood is 'chunked'."
+        if len(encodings) != 1 or encodings[0].lower() != "chunked" or request.version is HttpVersion10:
+            return "The only transfer encoding understood is 'chunked', and only in HTTP/1.1."
     return None

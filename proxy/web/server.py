@@ -17,8 +17,9 @@ from proxy.domain.refusals import Refused
 from proxy.gateway.ports import Clock
 from proxy.web.api.call import HttpCall
 from proxy.web.api.routes import Catalogue, Journey, Routes
-from proxy.web.connection import Connection, Limits, Listener
+from proxy.web.connection import Connection
 from proxy.web.errors import error_response, fault_response
+from proxy.web.listener import Limits, Listener
 
 BACKLOG = 1024
 
@@ -53,20 +54,17 @@ class DataPlane:
             limits=limits,
         )
         self._server: asyncio.Server | None = None
+        self.port = 0
 
     async def bind(self, sock: socket.socket | None, host: str | None, port: int, reuse_port: bool) -> None:
         loop = asyncio.get_running_loop()
         if sock is not None:
-            self._server = await loop.create_server(self._listener, sock=sock, backlog=BACKLOG)
+            self._server = await loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
         else:
             self._server = await loop.create_server(
-                self._listener, host, port, reuse_port=reuse_port or None, backlog=BACKLOG
+                self._connection, host, port, reuse_port=reuse_port or None, backlog=BACKLOG
             )
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        self.port = int(self._server.sockets[0].getsockname()[1])
 
     @property
     def in_flight(self) -> int:
@@ -81,6 +79,9 @@ class DataPlane:
 
     def _missing(self) -> str | None:
         return "This worker is draining." if self._listener.draining else self._not_ready()
+
+    def _connection(self) -> Connection:
+        return Connection(self._listener)
 
     def _make_call(self, connection: Connection, request: RawRequestMessage, payload: StreamReader) -> HttpCall:
         return HttpCall(connection, request, payload, self._new_request_id())

@@ -164,14 +164,50 @@ async def test_an_adopted_server_obeys_the_new_fsync(embedded_at, data_dir):
     assert await run(await other.start(), "config_get", "appendfsync") == {"appendfsync": "always"}
 
 
-async def test_it_has_a_session_of_its_own_and_none_of_our_secrets(embedded_at, data_dir, monkeypatch):
+async def test_it_has_a_session_of_its_own(embedded_at, data_dir):
     """Ctrl-C ends a whole process group; a store in ours would be gone before the last settle."""
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
-    url = await embedded_at(data_dir).start()
-    pid = await process_id(url)
+    pid = await process_id(await embedded_at(data_dir).start())
     assert os.getsid(pid) == os.getpgid(pid) == pid
-    if sys.platform == "linux":
-        assert "canary" not in Path(f"/proc/{pid}/environ").read_text()
+
+
+def stand_in(data_dir: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Has the store start a shell script in the place of the server."""
+    server = data_dir / "server"
+    server.write_text(f"#!/bin/sh\n{script}\n")
+    server.chmod(0o755)
+
+    async def find() -> Path:
+        return server
+
+    monkeypatch.setattr(store_binary, "find", find)
+
+
+async def test_it_gets_none_of_our_secrets(embedded_at, data_dir, monkeypatch):
+    """Provider keys and the pepper come by the environment, and a crash report holds all of that."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    real = await store_binary.find()
+    stand_in(data_dir, monkeypatch, f'export -p > environment; exec {real} "$@"')
+    await embedded_at(data_dir).start()
+    assert "canary" not in (data_dir / "store" / "environment").read_text()
+
+
+async def test_a_stranger_with_an_old_process_id_is_left_alone(embedded_at, data_dir, monkeypatch):
+    """Process ids are used again: whom an old pid file names may be anybody by now."""
+    for deadline in ("ANSWER_DEADLINE_S", "SHUTDOWN_DEADLINE_S", "SIGNAL_DEADLINE_S"):
+        monkeypatch.setattr(embedded, deadline, 0.2)
+    stand_in(data_dir, monkeypatch, "exec sleep 60")
+    stranger = await asyncio.create_subprocess_exec("sleep", "60")
+    (data_dir / "store").mkdir()
+    (data_dir / "store" / "valkey.pid").write_text(str(stranger.pid))
+    store = embedded_at(data_dir)
+    with pytest.raises(EmbeddedStoreFault, match="does not answer"):
+        await store.start()
+    with pytest.raises(EmbeddedStoreFault, match="cannot be ended"):
+        await EmbeddedStore(data_dir, "everysec").stop()
+    await store.stop()
+    assert stranger.returncode is None
+    stranger.kill()
+    await stranger.wait()
 
 
 async def test_a_data_dir_too_long_for_a_socket_gets_one_elsewhere(embedded_at, data_dir):

@@ -22,6 +22,7 @@ class AdminPlane:
         self.accounts, self.plans, self.reports = MemoryAccounts(), MemoryPlans(), MemoryReports()
         self.invariants_ok = True
         self.fault: Exception | None = None
+        self.invariants_fault: Exception | None = None
         self.url = ""
         self._numbers = itertools.count(1)
         self._runner: AdminRunner | None = None
@@ -75,6 +76,8 @@ class AdminPlane:
         return {"customer_id": customer_id, **plan, "budgets": [budget]}
 
     async def _invariants(self) -> dict[str, Any]:
+        if self.invariants_fault:
+            raise self.invariants_fault
         check = {"id": "I1", "ok": self.invariants_ok, "seen": 0 if self.invariants_ok else 7, "expected": 0}
         return {"ok": self.invariants_ok, "checks": [check]}
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from proxy.billing.ports import AlreadyExists, NotFound, NotProjected, Page
+from proxy.billing.ports import AlreadyExists, BadCursor, NotFound, NotProjected, Page
 from proxy.domain.accounts import Agent, AgentSecret, AgentType, Contact, Customer
 from proxy.domain.policy import Budget, Plan, RateLimits
 
@@ -77,7 +77,9 @@ class MemoryAccounts:
         self._get("customer", fields["customer_id"])
         self._get("agent type", fields["agent_type_id"])
         if fields["contact_id"] is not None:
-            self._get("contact", fields["contact_id"])
+            contact = self.kept["contact"].get(fields["contact_id"])
+            if contact is None or contact.customer_id != fields["customer_id"]:
+                raise NotFound("contact of this customer", fields["contact_id"])
         return self._add("agent", Agent(**self._with_id("agent", fields)))
 
     async def agent(self, id: str) -> Agent:
@@ -182,6 +184,8 @@ def usage_event(number: int) -> dict[str, Any]:
 
 def page(items: Any, limit: int, cursor: str | None) -> Page[Any]:
     """Pages by position; the cursor is the position as text."""
+    if not (cursor or "0").isdecimal():
+        raise BadCursor()
     start = int(cursor or 0)
     every = list(items)
     following = start + limit

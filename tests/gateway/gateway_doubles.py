@@ -227,10 +227,12 @@ class FakeDenials:
 class FakeMeters:
     def __init__(self) -> None:
         self.faults: list[str] = []
+        self.answers: list[tuple[Any, ...]] = []
 
-    def request(self, endpoint: str, status: int, reason: str, latency_us: int) -> None: ...
+    def attempt(self, *labels: Any) -> None: ...
 
-    def attempt(self, upstream: str, model: str, status: str, input_tokens: int, output_tokens: int) -> None: ...
+    def answered(self, *facts: Any) -> None:
+        self.answers.append(facts)
 
     def fault(self, what: str) -> None:
         self.faults.append(what)

@@ -40,10 +40,9 @@ local event = ARGV[6]
 local count = #KEYS - 7
 
 local DONE_KEPT_S = 3600
-local call, find, match, format = redis.call, string.find, string.match, string.format
+local call, find, match = redis.call, string.find, string.match
 
 local function integer(text, name)
-  -- Redis refuses a leading zero, and would do so in the middle of the writes.
   local number = (text == '0' or find(text, '^[1-9]%d*$')) and tonumber(text)
   if not number or number >= 9007199254740992 then
     error({err = 'BADARG ' .. name .. ' must be an integer from 0 to 2^53 - 1'})
@@ -62,11 +61,6 @@ local amounts = {}
 for i = 1, count do
   amounts[i] = ARGV[5 + 2 * i]
   integer(amounts[i], 'amount')
-end
-
--- Redis takes "-0" for no integer.
-local function minus(amount)
-  return amount == '0' and '0' or '-' .. amount
 end
 
 -- Read all.
@@ -95,18 +89,16 @@ end
 
 -- Write all.
 for i = 1, count do
-  call('HINCRBY', KEYS[7 + i], 'held', minus(held_amounts[i]))
+  call('HINCRBY', KEYS[7 + i], 'held', 0 - tonumber(held_amounts[i]))
   call('HINCRBY', KEYS[7 + i], 'used', amounts[i])
   charged[i] = ARGV[6 + 2 * i] .. amounts[i] .. '}'
 end
-local seq_text = format('%.0f', seq + 1)
 call('HDEL', held, ref)
 call('ZREM', leases, ref)
 call('HDEL', observed, ref)
 call('SREM', holding, ref)
-call('HSET', shard, 'clock_us', format('%.0f', now), 'seq', seq_text,
-  'expired', format('%.0f', tonumber(state[4] or 0) + 1))
+call('HSET', shard, 'clock_us', now, 'seq', seq + 1, 'expired', (state[4] or 0) + 1)
 call('SET', done, 'expired|' .. usage .. '|' .. table.concat(amounts, ',') .. '|', 'EX', DONE_KEPT_S)
-call('XADD', events, '*', 'event', event, 'kind', 'terminal', 'seq', seq_text,
+call('XADD', events, '*', 'event', event, 'kind', 'terminal', 'seq', seq + 1,
   'charged', '[' .. table.concat(charged, ',') .. ']', 'late', '0', 'disputed', '0', 'prior', '0,0,0')
 return {'settled', seq + 1, now}

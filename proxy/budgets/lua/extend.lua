@@ -21,10 +21,9 @@ local epoch = ARGV[1]
 local seq_known = ARGV[2]
 local lease_us = ARGV[3]
 
-local call, find, format = redis.call, string.find, string.format
+local call, find = redis.call, string.find
 
 local function integer(text, name)
-  -- Redis refuses a leading zero, and would do so in the middle of the writes.
   local number = (text == '0' or find(text, '^[1-9]%d*$')) and tonumber(text)
   if not number or number >= 9007199254740992 then
     error({err = 'BADARG ' .. name .. ' must be an integer from 0 to 2^53 - 1'})
@@ -59,14 +58,13 @@ for i = 4, #ARGV, 2 do
 end
 
 -- Write all.
-local deadline = format('%.0f', now + lease_us)
 for _, i in ipairs(renewed) do
-  call('ZADD', leases, deadline, ARGV[i])
+  call('ZADD', leases, now + lease_us, ARGV[i])
   if tonumber(ARGV[i + 1]) > tonumber(call('HGET', observed, ARGV[i]) or 0) then
     call('HSET', observed, ARGV[i], ARGV[i + 1])
   end
 end
 if #renewed > 0 then
-  call('HSET', shard, 'clock_us', format('%.0f', now))
+  call('HSET', shard, 'clock_us', now)
 end
 return lost

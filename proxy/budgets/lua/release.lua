@@ -38,18 +38,13 @@ local event = ARGV[4]
 local count = #KEYS - 8
 
 local DONE_KEPT_S = 3600
-local call, find, match, format = redis.call, string.find, string.match, string.format
+local call, find, match = redis.call, string.find, string.match
 
 if not find(seq_known, '^%d+$') or tonumber(seq_known) >= 9007199254740992 then
   error({err = 'BADARG seq_known must be an integer from 0 to 2^53 - 1'})
 end
 if #ARGV ~= 4 + count then
   error({err = 'BADARG as many charges as counters are needed'})
-end
-
--- Redis takes "-0" for no integer.
-local function minus(amount)
-  return amount == '0' and '0' or '-' .. amount
 end
 
 -- Read all.
@@ -83,20 +78,18 @@ end
 
 -- Write all.
 for i = 1, count do
-  call('HINCRBY', KEYS[8 + i], 'held', minus(amounts[i]))
+  call('HINCRBY', KEYS[8 + i], 'held', 0 - tonumber(amounts[i]))
   charged[i] = ARGV[4 + i] .. '0}'
 end
-local seq_text = format('%.0f', seq + 1)
 call('HDEL', held, ref)
 call('ZREM', leases, ref)
 call('HDEL', observed, ref)
 call('SREM', holding, ref)
 if give_back > 0 then
-  call('HINCRBY', rates, 'tokens', format('-%.0f', give_back))
+  call('HINCRBY', rates, 'tokens', 0 - give_back)
 end
-call('HSET', shard, 'clock_us', format('%.0f', now), 'seq', seq_text,
-  'released', format('%.0f', tonumber(state[4] or 0) + 1))
+call('HSET', shard, 'clock_us', now, 'seq', seq + 1, 'released', (state[4] or 0) + 1)
 call('SET', done, 'released|0,0,0|' .. table.concat(zeros, ',') .. '|', 'EX', DONE_KEPT_S)
-call('XADD', events, '*', 'event', event, 'kind', 'terminal', 'seq', seq_text,
+call('XADD', events, '*', 'event', event, 'kind', 'terminal', 'seq', seq + 1,
   'charged', '[' .. table.concat(charged, ',') .. ']', 'late', '0', 'disputed', '0', 'prior', '0,0,0')
 return {'released', seq + 1, now}

@@ -57,14 +57,15 @@ local lease_us = ARGV[12]
 local record = ARGV[13]
 local count = #KEYS - 7
 
+local EXACT = 9007199254740992
 local BURST_US = 60000000
 local COUNTER_KEPT_US = 35 * 86400 * 1000000
+-- Redis writes numbers below EXACT in full; text joined from numbers needs format.
 local call, find, match, format = redis.call, string.find, string.match, string.format
 
 local function integer(text, name)
-  -- Redis refuses a leading zero, and would do so in the middle of the writes.
   local number = (text == '0' or find(text, '^[1-9]%d*$')) and tonumber(text)
-  if not number or number >= 9007199254740992 then
+  if not number or number >= EXACT then
     error({err = 'BADARG ' .. name .. ' must be an integer from 0 to 2^53 - 1'})
   end
   return number
@@ -87,13 +88,15 @@ if #ARGV ~= 13 + count then
 end
 local amounts, amount_texts, limits, starts, ends, named = {}, {}, {}, {}, {}, {}
 for i = 1, count do
+  local counter = KEYS[7 + i]
   local amount, limit, starts_us, ends_us = match(ARGV[13 + i], '^(%d+) (%d+) (%d+) ([%d-]+)$')
-  if not amount or named[KEYS[7 + i]] then
+  local asked, most = tonumber(amount), tonumber(limit)
+  if not asked or asked >= EXACT or most >= EXACT or named[counter] then
     error({err = 'BADARG hold must be "amount limit starts_us ends_us" of a counter named once'})
   end
-  named[KEYS[7 + i]] = true
-  amounts[i], amount_texts[i], limits[i] = integer(amount, 'amount'), amount, integer(limit, 'limit')
-  starts[i], ends[i] = integer(starts_us, 'starts_us'), integer_or_none(ends_us, 'ends_us')
+  named[counter] = true
+  amounts[i], amount_texts[i], limits[i] = asked, amount, most
+  starts[i], ends[i] = tonumber(starts_us), tonumber(ends_us)
 end
 
 -- Read all.
@@ -170,26 +173,26 @@ if tokens_limit then
 end
 
 -- Write all.
-local now_text = format('%.0f', now)
 for i = 1, count do
   if used_now[i] then
-    call('HINCRBY', KEYS[7 + i], 'held', amount_texts[i])
+    call('HINCRBY', KEYS[7 + i], 'held', amounts[i])
   else
-    call('HSET', KEYS[7 + i], 'used', '0', 'held', amount_texts[i])
+    call('HSET', KEYS[7 + i], 'used', '0', 'held', amounts[i])
     if ends[i] then
-      call('PEXPIREAT', KEYS[7 + i], format('%.0f', math.ceil((ends[i] + COUNTER_KEPT_US) / 1000)))
+      call('PEXPIREAT', KEYS[7 + i], math.ceil((ends[i] + COUNTER_KEPT_US) / 1000))
     end
   end
 end
-call('HSET', held, ref, now_text .. format('|%.0f|%.0f|', tokens_from, tokens_tat)
-  .. table.concat(amount_texts, ',') .. '|' .. table.concat(KEYS, '\t', 8) .. '\n' .. record)
-call('ZADD', leases, format('%.0f', now + lease_us), ref)
+call('HSET', held, ref, format('%.0f|%.0f|%.0f|', now, tokens_from, tokens_tat) .. table.concat(amount_texts, ',')
+  .. '|' .. table.concat(KEYS, '\t', 8) .. '\n' .. record)
+call('ZADD', leases, now + lease_us, ref)
 call('SADD', holding, ref)
-call('HSET', shard, 'clock_us', now_text, 'admitted', format('%.0f', tonumber(state[5] or 0) + 1))
-if requests_limit and first then
-  call('HSET', rates, 'requests', format('%.0f', requests_tat))
-end
-if tokens_limit then
-  call('HSET', rates, 'tokens', format('%.0f', tokens_tat))
+call('HSET', shard, 'clock_us', now, 'admitted', (state[5] or 0) + 1)
+if requests_limit and first and tokens_limit then
+  call('HSET', rates, 'requests', requests_tat, 'tokens', tokens_tat)
+elseif requests_limit and first then
+  call('HSET', rates, 'requests', requests_tat)
+elseif tokens_limit then
+  call('HSET', rates, 'tokens', tokens_tat)
 end
 return {'held', now, requests_tat, tokens_tat}

@@ -50,7 +50,6 @@ local DONE_KEPT_S = 3600
 local call, find, match, format = redis.call, string.find, string.match, string.format
 
 local function integer(text, name)
-  -- Redis refuses a leading zero, and would do so in the middle of the writes.
   local number = (text == '0' or find(text, '^[1-9]%d*$')) and tonumber(text)
   if not number or number >= 9007199254740992 then
     error({err = 'BADARG ' .. name .. ' must be an integer from 0 to 2^53 - 1'})
@@ -66,15 +65,10 @@ end
 if #ARGV ~= 7 + 2 * count then
   error({err = 'BADARG as many charges as counters are needed'})
 end
-local amounts = {}
+local amounts, amount_texts = {}, {}
 for i = 1, count do
-  amounts[i] = ARGV[6 + 2 * i]
-  integer(amounts[i], 'amount')
-end
-
--- Redis takes "-0" for no integer.
-local function minus(amount)
-  return amount == '0' and '0' or '-' .. amount
+  amount_texts[i] = ARGV[6 + 2 * i]
+  amounts[i] = integer(amount_texts[i], 'amount')
 end
 
 -- Read all.
@@ -90,7 +84,7 @@ if state[1] ~= epoch or seq < seq_known then
   return {'closed', seq, now}
 end
 local outcome, kind, late, disputed, prior = 'settled', 'terminal', '0', '0', '0,0,0'
-local applied, before, disputes = amounts, '', ''
+local before, disputes = '', ''
 local give_back = 0
 if hold then
   local from, to
@@ -109,54 +103,49 @@ else
     if prior == usage or find(disputes, usage .. ';', 1, true) then
       return {'duplicate', seq, now}
     end
-    outcome, disputed, applied = 'conflict', '1', {}
+    outcome, disputed = 'conflict', '1'
     disputes = disputes .. usage .. ';'
   else
     outcome, late = 'late', '1'
   end
 end
-local charged_before = {}
+local amounts_before = {}
 for amount in string.gmatch(before, '%d+') do
-  charged_before[#charged_before + 1] = amount
+  amounts_before[#amounts_before + 1] = tonumber(amount)
 end
-if #charged_before ~= count then
+if #amounts_before ~= count then
   error({err = 'BADARG the reservation has another number of counters'})
-end
-if outcome == 'late' then
-  applied = {}
-  for i = 1, count do
-    applied[i] = format('%.0f', tonumber(amounts[i]) - tonumber(charged_before[i]))
-  end
 end
 
 -- Write all.
 local charged = {}
-for i = 1, #applied do
+for i = 1, outcome == 'conflict' and 0 or count do
+  local applied = amounts[i]
   if hold then
-    call('HINCRBY', KEYS[8 + i], 'held', minus(charged_before[i]))
+    call('HINCRBY', KEYS[8 + i], 'held', 0 - amounts_before[i])
+  else
+    applied = applied - amounts_before[i]
   end
-  call('HINCRBY', KEYS[8 + i], 'used', applied[i])
-  charged[i] = ARGV[7 + 2 * i] .. applied[i] .. '}'
+  call('HINCRBY', KEYS[8 + i], 'used', applied)
+  charged[i] = ARGV[7 + 2 * i] .. format('%.0f}', applied)
 end
-local seq_text = format('%.0f', seq + 1)
 if hold then
   call('HDEL', held, ref)
   call('ZREM', leases, ref)
   call('HDEL', observed, ref)
   call('SREM', holding, ref)
   if give_back > 0 then
-    call('HINCRBY', rates, 'tokens', format('-%.0f', give_back))
+    call('HINCRBY', rates, 'tokens', 0 - give_back)
   end
-  call('HSET', shard, 'clock_us', format('%.0f', now), 'seq', seq_text,
-    'settled', format('%.0f', tonumber(state[4] or 0) + 1))
+  call('HSET', shard, 'clock_us', now, 'seq', seq + 1, 'settled', (state[4] or 0) + 1)
 else
-  call('HSET', shard, 'clock_us', format('%.0f', now), 'seq', seq_text)
+  call('HSET', shard, 'clock_us', now, 'seq', seq + 1)
 end
 if outcome == 'conflict' then
   call('SET', done, 'settled|' .. prior .. '|' .. before .. '|' .. disputes, 'EX', DONE_KEPT_S)
 else
-  call('SET', done, 'settled|' .. usage .. '|' .. table.concat(amounts, ',') .. '|', 'EX', DONE_KEPT_S)
+  call('SET', done, 'settled|' .. usage .. '|' .. table.concat(amount_texts, ',') .. '|', 'EX', DONE_KEPT_S)
 end
-call('XADD', events, '*', 'event', event, 'kind', kind, 'seq', seq_text,
+call('XADD', events, '*', 'event', event, 'kind', kind, 'seq', seq + 1,
   'charged', '[' .. table.concat(charged, ',') .. ']', 'late', late, 'disputed', disputed, 'prior', prior)
 return {outcome, seq + 1, now}

@@ -71,7 +71,7 @@ _ONE = f"{PREFIX}/agents/{{agent_id}}"
 ROUTES = (
     Route(
         "POST", _TYPES, create_agent_type, "Add an agent type to the catalogue.", answers.AgentType, 201,
-        body=bodies.NewAgentType, errors=(409, 503),
+        body=bodies.NewAgentType, errors=(409,),
     ),
     Route(
         "GET", _TYPES, list_agent_types, "List the agent types.", answers.AgentType,
@@ -79,7 +79,7 @@ ROUTES = (
     ),
     Route(
         "POST", _ALL, create_agent, "Make an agent of a type for a customer.", answers.Agent, 201,
-        body=bodies.NewAgent, errors=(409, 503),
+        body=bodies.NewAgent, errors=(409,),
     ),
     Route(
         "GET", _ALL, list_agents, "List the agents, of one customer or of all.", answers.Agent,
@@ -88,7 +88,7 @@ ROUTES = (
     Route("GET", _ONE, get_agent, "Show an agent.", answers.Agent, errors=(404,)),
     Route(
         "POST", f"{_ONE}/secrets", create_secret, "Make an agent secret; it is shown this once.",
-        answers.CreatedSecret, 201, body=bodies.NewSecret, errors=(404, 503),
+        answers.CreatedSecret, 201, body=bodies.NewSecret, errors=(404,),
     ),
     Route(
         "GET", f"{_ONE}/secrets", list_secrets, "List an agent's secrets, without the secrets themselves.",
@@ -96,6 +96,6 @@ ROUTES = (
     ),
     Route(
         "DELETE", f"{_ONE}/secrets/{{secret_id}}", revoke_secret,
-        "Revoke a secret; answered once the gate refuses it everywhere.", status=204, errors=(404, 503),
+        "Revoke a secret; answered once the gate refuses it everywhere.", status=204, errors=(404,),
     ),
 )  # fmt: skip

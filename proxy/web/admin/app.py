@@ -18,7 +18,7 @@ from proxy.web.admin.reading import BODY_BYTES_MAX, body_of, path_ids, query_of
 from proxy.web.admin.routes import PREFIX, Asked, Route
 from proxy.web.admin.writing import answer, refusal
 
-DEADLINE_S = 60.0
+DEADLINE_S = 25.0
 
 _Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

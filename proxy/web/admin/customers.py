@@ -88,7 +88,7 @@ _ONE = f"{PREFIX}/customers/{{customer_id}}"
 ROUTES = (
     Route(
         "POST", _ALL, create_customer, "Make a customer.", answers.Customer, 201,
-        body=bodies.NewCustomer, errors=(409, 503),
+        body=bodies.NewCustomer, errors=(409,),
     ),
     Route(
         "GET", _ALL, list_customers, "List the customers.", answers.Customer,
@@ -98,11 +98,11 @@ ROUTES = (
     Route(
         "PATCH", _ONE, change_customer,
         "Change a customer; `status` suspends it or lets it in again from the next request on.",
-        answers.Customer, body=bodies.CustomerChanges, errors=(404, 503),
+        answers.Customer, body=bodies.CustomerChanges, errors=(404,),
     ),
     Route(
         "POST", f"{_ONE}/contacts", create_contact, "Add a person to a customer.", answers.Contact, 201,
-        body=bodies.NewContact, errors=(404, 409, 503),
+        body=bodies.NewContact, errors=(404, 409),
     ),
     Route(
         "GET", f"{_ONE}/contacts", list_contacts, "List the persons of a customer.", answers.Contact,
@@ -115,10 +115,10 @@ ROUTES = (
     Route(
         "PUT", f"{_ONE}/subscription", put_subscription,
         "Put a customer on a plan, from the next request on.", answers.Subscription,
-        body=bodies.SubscriptionChange, errors=(404, 503),
+        body=bodies.SubscriptionChange, errors=(404,),
     ),
     Route(
         "GET", f"{_ONE}/entitlements", get_entitlements, "Show what a customer may use now.",
-        answers.Entitlements, errors=(404, 503),
+        answers.Entitlements, errors=(404,),
     ),
 )  # fmt: skip

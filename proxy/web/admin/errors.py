@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.billing.ports import AlreadyExists, NotFound, NotProjected
+from proxy.billing.ports import AlreadyExists, BadCursor, NotFound, NotProjected
 from proxy.gateway.ports import StoreAway
 
 
@@ -75,6 +75,10 @@ def missing(kind: str, id: str) -> AdminError:
     return AdminError(404, "not_found", str(NotFound(kind, id[:128])))
 
 
+def bad_cursor() -> AdminError:
+    return bad_request("invalid_cursor", "This cursor is none that a list here has given out.", "cursor")
+
+
 def from_port(fault: Exception, path_ids: dict[str, str]) -> AdminError | None:
     """The answer to a fault of a port; None if it is none that a client should hear about.
 
@@ -84,10 +88,13 @@ def from_port(fault: Exception, path_ids: dict[str, str]) -> AdminError | None:
         case NotFound():
             if fault.id in path_ids.values():
                 return missing(fault.kind, fault.id)
-            kind = fault.kind.replace(" ", "_")
+            # "contact of this customer" is told as that, and is a contact to programs.
+            kind = fault.kind.partition(" of ")[0].replace(" ", "_")
             return bad_request(f"{kind}_not_found", str(fault), f"{kind}_id")
         case AlreadyExists():
             return AdminError(409, "already_exists", str(fault), param="id")
+        case BadCursor():
+            return bad_cursor()
         case NotProjected():
             return AdminError(
                 503,

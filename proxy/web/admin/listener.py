@@ -65,7 +65,8 @@ class AdminRunner(web.AppRunner):
     """Runs the application of `admin_app`; to be used as `web.AppRunner` is."""
 
     def __init__(self, app: web.Application, **kwargs: Any) -> None:
-        super().__init__(app, access_log=None, **kwargs)
+        # A body is refused for being compressed, not unpacked first: gigabytes of JSON fit in a few kilobytes.
+        super().__init__(app, access_log=None, auto_decompress=False, **kwargs)
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()

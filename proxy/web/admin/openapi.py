@@ -114,7 +114,7 @@ def errors_of(route: Route) -> list[int]:
     """Every status with which a route may refuse: its own, and those of its kind."""
     statuses = {*route.errors, 400, 500}
     if not route.open:
-        statuses |= {401, 429}
+        statuses |= {401, 429, 503}
     if route.body:
         statuses |= {408, 413, 415}
     return sorted(statuses)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.billing.ports import Page
-from proxy.web.admin.errors import AdminError, bad_request, missing
+from proxy.web.admin.errors import AdminError, bad_cursor, bad_request, missing
 from proxy.web.admin.values import is_id, nearest
 
 T = TypeVar("T")
@@ -102,7 +102,3 @@ def _opened(cursor: str) -> str:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise bad_cursor() from None
-
-
-def bad_cursor() -> AdminError:
-    return bad_request("invalid_cursor", "This cursor is none that a list here has given out.", "cursor")

@@ -18,7 +18,12 @@ async def list_usage_events(asked: Asked) -> Page[Any]:
 
 async def sum_usage(asked: Asked) -> Page[Any]:
     groups = _groups(asked.query.group_by)
-    return Page(await asked.deps.reports.usage(groups, bodies.filters_of(asked.query)), None)
+    try:
+        sums = await asked.deps.reports.usage(groups, bodies.filters_of(asked.query))
+    except ValueError as fault:
+        # Groups and filters were checked: what is left is that they make more groups than one answer holds.
+        raise bad_request("too_many_groups", str(fault), "group_by") from None
+    return Page(sums, None)
 
 
 async def list_denials(asked: Asked) -> Page[Any]:

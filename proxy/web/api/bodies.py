@@ -23,7 +23,7 @@ CONTAINERS_MAX = 50_000
 # Digits as 0 and exponents as e, so that a number that might be out of range is found by plain searches.
 _DIGITS = bytes(48 if 48 <= c <= 57 else 101 if c == 69 else c for c in range(256))
 _LONG_INTEGER = b"0" * 19
-_LARGE_EXPONENTS = (b"0e000", b"0e+000")
+_EXPONENT, _SIGNED_EXPONENT = b"0e000", b"0e+000"
 _INTEGER_MIN, _INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 _NOT_STRUCTURE = bytes(c for c in range(256) if c not in b'[]{}",')
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
@@ -39,7 +39,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object that `body` is; raises `Refused` (bad_request) with a word for each fault."""
     if not body:
         raise refuse("empty_body", "The request has no body; send a JSON object.")
-    if body.count(b"[") + body.count(b"{") > DEPTH_MAX:
+    # A value takes at least two bytes, so short bodies with few brackets need no closer look.
+    if len(body) > 2 * VALUES_MAX or body.count(b"[") + body.count(b"{") > DEPTH_MAX:
         _check_structure(body)
     try:
         value = jiter.from_json(body, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)
@@ -48,7 +49,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if type(value) is not dict:
         raise refuse("not_an_object", 'The body must be a JSON object, such as {"model": …, "messages": […]}.')
     shape = body.translate(_DIGITS)
-    if _LONG_INTEGER in shape or any(exponent in shape for exponent in _LARGE_EXPONENTS):
+    if _LONG_INTEGER in shape or _EXPONENT in shape or _SIGNED_EXPONENT in shape:
         _check_numbers(value)
     return value
 

@@ -167,8 +167,8 @@ class HttpCall:
 
     @property
     def unfinished(self) -> bool:
-        """Nothing was answered, or a stream was begun and not ended."""
-        return self._streaming or not self.began
+        """A client who is still there got no answer, or a stream that was not ended."""
+        return not self.gone and (self._streaming or not self.began)
 
     def _head(self, status: int, headers: Mapping[str, str], framing: str) -> bytes:
         if self.began:

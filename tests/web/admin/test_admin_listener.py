@@ -13,12 +13,13 @@ from tests.doubles.admin import TOKEN, AdminPlane
 CANARY = "fg_live_canary_0123456789"
 
 
-async def exchange(plane: AdminPlane, sent: bytes) -> bytes:
+async def exchange(plane: AdminPlane, sent: bytes, most: int = -1) -> bytes:
+    """What comes back until the connection is closed, or the first of it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", plane.port)
     writer.write(sent)
     try:
         async with asyncio.timeout(5):
-            return await reader.read()
+            return await reader.read(most)
     finally:
         writer.close()
         await writer.wait_closed()
@@ -41,7 +42,7 @@ async def test_what_cannot_be_parsed_is_400_in_json_and_is_neither_echoed_nor_lo
 
     answer = await exchange(plane, sent.encode())
 
-    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer[8:13] == b" 400 "
     assert b'"code":"bad_request"' in answer
     assert CANARY.encode() not in answer
     assert CANARY not in caplog.text
@@ -61,9 +62,8 @@ async def test_a_body_that_trickles_is_408(plane: AdminPlane, monkeypatch: pytes
     monkeypatch.setattr("proxy.web.admin.reading.BODY_WAIT_S", 0.05)
     head = f"POST /admin/v1/customers HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n"
 
-    answer = await exchange(
-        plane, f"{head}Content-Type: application/json\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{{".encode()
-    )
+    sent = f"{head}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
+    answer = await exchange(plane, sent.encode(), 4096)
 
     assert answer.startswith(b"HTTP/1.1 408 ")
 
@@ -75,4 +75,4 @@ async def test_a_compressed_body_is_refused_before_it_is_unpacked(plane: AdminPl
 
     answer = await exchange(plane, f"{head}{kind}Content-Length: 2\r\n\r\n{{}}".encode())
 
-    assert answer.startswith((b"HTTP/1.1 415 ", b"HTTP/1.1 400 "))
+    assert answer.startswith(b"HTTP/1.1 415 ")

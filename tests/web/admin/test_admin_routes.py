@@ -180,6 +180,7 @@ async def test_an_id_that_is_taken_is_409(path: str, body: dict[str, Any], furni
         ("/agents", {"name": "a", "customer_id": "acme"}, "agent_type_id", "required"),
         ("/agents", {"name": "a", "customer_id": "no", "agent_type_id": "research"}, "customer_id", "no customer"),
         ("/agents", {"name": "a", "customer_id": "acme", "agent_type_id": "no"}, "agent_type_id", "no agent type"),
+        ("/agents", {**BODIES["create_agent"], "contact_id": "no"}, "contact_id", "no contact"),
         ("/agents/scout/secrets", {"expires_at": "2026-11-20T11:59:59Z"}, "expires_at", "past"),
         ("/agents/scout/secrets", {"expires_at": "2026-11-20T13:00:00+02:00"}, "expires_at", "past"),
         ("/agents/scout/secrets", {"expires_at": "2027-01-01"}, "expires_at", "zone"),
@@ -206,6 +207,7 @@ async def test_a_wrong_value_is_told_with_what_would_be_right(
         ("/customers?customer_id=acme", "customer_id"),
         ("/agents?customer_id=%27%20OR%201", "customer_id"),
         ("/plans?cursor=!!", "cursor"),
+        ("/customers?cursor=!!", "cursor"),
         ("/usage-events?status=done", "status"),
         ("/usage-events?from=2026-11-20", "from"),
         ("/usage-events?model=", "model"),
@@ -357,6 +359,22 @@ async def test_filters_reach_the_reports_typed_and_under_their_own_names(furnish
     }
     assert usage == {"group_by": ["model", "day"], "step": "plan"}
     assert denials == {"reason": "budget"}
+
+
+async def test_more_groups_than_one_answer_holds_are_refused_with_what_to_do(
+    client: Any, monkeypatch: Any
+) -> None:
+    """By user and day, a big customer has millions of groups."""
+
+    async def usage(groups: Any, filters: Any) -> Any:
+        raise ValueError("More than 10,000 groups; ask for less with from and to.")
+
+    monkeypatch.setattr(client.plane.reports, "usage", usage)
+
+    answer = await client.ask("GET", "/usage?group_by=user,day")
+
+    assert (answer.status, answer.error["code"]) == (400, "too_many_groups")
+    assert "from and to" in answer.error["message"]
 
 
 async def test_a_plan_shows_its_money_as_usd_and_all_models_as_a_star(client: Any) -> None:

@@ -195,7 +195,9 @@ def the_record() -> None:
         sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
         sa.Column("audio_output_tokens", sa.BigInteger(), nullable=False),
         sa.Column("raw_usage", JSON, comment="the provider's own object, numbers only"),
-        sa.Column("cost_usd", EXACT_USD, nullable=False, comment="exact; for people and for SQL by hand"),
+        sa.Column(
+            "cost_usd", EXACT_USD, comment="exact, for people and for SQL by hand; null where no price is known"
+        ),
         sa.Column("price_version", sa.Text()),
         sa.Column("held", JSON, nullable=False),
         sa.Column("charged", JSON, nullable=False, comment="what Redis applied; sum this, never recompute it"),
@@ -207,9 +209,7 @@ def the_record() -> None:
         sa.Column("queued_ms", sa.BigInteger()),
         sa.Column("billable", sa.Boolean(), nullable=False),
         sa.Column("shard", sa.Integer(), nullable=False),
-        sa.Column(
-            "cost_pico", sa.BigInteger(), nullable=False, comment="cost_usd in picodollars: sums exactly on both"
-        ),
+        sa.Column("cost_pico", sa.BigInteger(), comment="cost_usd in picodollars: sums exactly on both"),
         sa.PrimaryKeyConstraint("id", name="pk_usage_events"),
     )
     op.create_index("ix_usage_events_admitted_at_id", "usage_events", ["admitted_at", "id"])

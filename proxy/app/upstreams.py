@@ -1,0 +1,25 @@
+"""Providers by upstream: natively where the upstream speaks the client's wire, through LiteLLM where not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proxy.gateway.ports import Provider
+from proxy.providers.connections import Timeouts
+from proxy.providers.openai_wire import OpenAIWire
+from proxy.settings import Upstream
+
+
+def build_providers(upstreams: Mapping[str, Upstream], keys: Mapping[str, str]) -> dict[str, Provider]:
+    """One provider for each upstream. LiteLLM is imported only if one of them has a key and needs it."""
+    return {name: _provider(name, upstream, keys.get(name)) for name, upstream in upstreams.items()}
+
+
+def _provider(name: str, upstream: Upstream, key: str | None) -> Provider:
+    timeouts = Timeouts(upstream.connect_timeout_s, upstream.first_byte_timeout_s, upstream.idle_timeout_s)
+    keyless = not upstream.api_key_env
+    if upstream.wire == "openai":
+        return OpenAIWire(name, upstream.base_url, key, timeouts, keyless=keyless)
+    from proxy.providers.litellm_provider import LiteLLMProvider
+
+    return LiteLLMProvider(name, upstream.provider, key, upstream.base_url or None, timeouts)

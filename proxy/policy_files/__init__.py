@@ -1,0 +1,12 @@
+"""What admins edit: `policies/models.toml` and `policies/plans/*.toml`.
+
+In: a directory. Out: the domain's `Model` and `Plan`, whole, or every fault with file, line and what would be
+right. Prices that a catalogue entry leaves out come from the pinned table. This room reads and watches files; it
+knows no ledger, no Redis and no wire: who asks it decides what becomes of a policy.
+"""
+
+from proxy.policy_files.checking import check, remarks
+from proxy.policy_files.reading import PolicyFaults, PolicyFiles, policies_dir, read_policies
+from proxy.policy_files.watching import watch
+
+__all__ = ["PolicyFaults", "PolicyFiles", "check", "policies_dir", "read_policies", "remarks", "watch"]

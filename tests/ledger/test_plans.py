@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from proxy.billing.ports import NotFound
+from proxy.domain.policy import Budget, Model, Plan
+from proxy.domain.pricing import Price
+from proxy.ledger.plans import SqlPlans, apply_policy, current_policy
+
+MODEL = Model("gpt", "openai", "gpt", 100, 1000, "max_tokens", (), Price(150_000, 600_000))
+FREE = Plan("free", "Free", 0, frozenset({"gpt"}))
+PRO = Plan("pro", "Pro", 0, None, (Budget("b", "tokens", 10, models=frozenset({"gpt", "x"})),))
+
+
+async def test_an_applied_policy_has_a_revision_and_versions(engine, clock) -> None:
+    """Events name the plan version that governed them; it must be findable for good."""
+    assert await current_policy(engine) is None
+    policy = await apply_policy(engine, clock, {"gpt": MODEL}, [FREE, PRO])
+    assert (policy.revision, policy.plans["pro"]) == (1, replace(PRO, version=1))
+    assert await current_policy(engine) == policy
+    assert [plan.id for plan in await SqlPlans(engine).plans()] == ["free", "pro"]
+
+
+async def test_unchanged_content_changes_nothing(engine, clock) -> None:
+    """Every start applies the files; a restart must not look like an edit."""
+    first = await apply_policy(engine, clock, {"gpt": MODEL}, [FREE, PRO])
+    again = await apply_policy(engine, clock, {"gpt": MODEL}, [replace(PRO, version=9), FREE])
+    assert again == first
+
+
+async def test_only_the_plan_that_changed_gets_a_new_version(engine, clock) -> None:
+    """Customers of the other plans must not see a new version for nothing."""
+    await apply_policy(engine, clock, {"gpt": MODEL}, [FREE, PRO])
+    policy = await apply_policy(engine, clock, {"gpt": MODEL}, [FREE, replace(PRO, name="Professional")])
+    assert (policy.revision, policy.plans["free"].version, policy.plans["pro"].version) == (2, 1, 2)
+    clock.us += 1
+    without = await apply_policy(engine, clock, {"gpt": MODEL}, [FREE])
+    back = await apply_policy(engine, clock, {"gpt": MODEL}, [FREE, replace(PRO, name="Professional")])
+    assert (without.revision, "pro" in without.plans, back.plans["pro"].version) == (3, False, 2)
+    versions = await SqlPlans(engine).versions("pro")
+    assert [(one["version"], one["document"]["name"]) for one in versions] == [(2, "Professional"), (1, "Pro")]
+    assert versions[0]["applied_at"] == "2026-11-20T18:40:00.123456Z"
+
+
+async def test_a_changed_price_is_a_new_revision(engine, clock) -> None:
+    """Prices live beside the plans; a worker that keeps the old ones charges wrongly."""
+    await apply_policy(engine, clock, {"gpt": MODEL}, [FREE])
+    dearer = {"gpt": replace(MODEL, price=Price(150_001, 600_000))}
+    policy = await apply_policy(engine, clock, dearer, [FREE])
+    assert (policy.revision, policy.plans["free"].version) == (2, 1)
+
+
+async def test_keepers_that_apply_at_once_agree(engine, clock) -> None:
+    """Two replicas read the same files in the same second."""
+    policies = await asyncio.gather(*(apply_policy(engine, clock, {"gpt": MODEL}, [FREE, PRO]) for _ in range(4)))
+    assert [policy.revision for policy in policies] == [1] * 4
+
+
+async def test_an_unknown_plan_is_said_so(engine, clock) -> None:
+    """The API answers 404."""
+    for ask in (SqlPlans(engine).plan("none"), SqlPlans(engine).versions("none")):
+        with pytest.raises(NotFound):
+            await ask

@@ -1,0 +1,94 @@
+"""A wrong price is a wrong bill: prices are exact, or there is none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from proxy.domain.money import PICO_PER_USD
+from proxy.domain.pricing import Price
+from proxy.policy_files import prices as room
+from proxy.policy_files import read_policies
+from proxy.settings import Settings
+
+Policies = Callable[..., Path]
+MODEL = '[models.m]\nupstream = "openai"\nupstream_model = "gpt-4o-mini"\n'
+
+
+def test_the_catalogues_own_price_goes_first(policies: Policies) -> None:
+    """Every part, in picodollars per token; a request's own price in picodollars."""
+    text = (
+        'price = { input = "0.15", cached_input = "0.075", output = "0.60", cache_write = "0.1875",'
+        ' audio_input = "10", audio_output = "20", request = "0.01" }\n'
+    )
+    model = read_policies(policies(models=MODEL + text, x='id = "x"'), Settings()).models["m"]
+    assert model.price == Price(
+        150_000, 600_000, 75_000, 187_500, 10_000_000, 20_000_000, request=10_000_000_000, version="policy"
+    )
+
+
+def test_without_a_price_the_pinned_table_is_asked(policies: Policies) -> None:
+    """By the provider's name of the model, with the release that the table came with."""
+    model = read_policies(policies(models=MODEL, x='id = "x"'), Settings()).models["m"]
+    assert model.price is not None
+    assert (model.price.input, model.price.cached_input, model.price.output) == (150_000, 75_000, 600_000)
+    assert model.price.version.startswith("litellm-1.")
+    assert (model.max_output_tokens, model.context_tokens) == (16_384, 128_000)
+
+
+def test_the_table_is_read_without_importing_litellm() -> None:
+    """It would cost two seconds of CPU and 160 MB."""
+    script = (
+        "import sys; from proxy.policy_files.prices import pinned;"
+        " assert pinned('gemini', 'gemini-2.5-flash'); assert 'litellm' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+def test_prices_are_the_tables_own_digits() -> None:
+    """Not those of a float: every price that is used is compared with the file's text."""
+    found = find_spec("litellm")
+    assert found is not None
+    assert found.origin is not None
+    entries = json.loads((Path(found.origin).parent / room._FILE).read_text(), parse_float=str)
+    compared = 0
+    for (provider, name), known in room._table().items():
+        entry = entries.get(f"{provider}/{name}") or entries[name]
+        if known.price is not None:
+            assert abs(Decimal(entry["input_cost_per_token"]) * PICO_PER_USD - known.price.input) < 1
+            assert known.price.output >= Decimal(entry["output_cost_per_token"]) * PICO_PER_USD
+            compared += 1
+    assert compared > 500
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"input_cost_per_token": 0, "output_cost_per_token": 0},
+        {"input_cost_per_token": 1},
+        {"input_cost_per_token": 1, "output_cost_per_token": 2, "input_cost_per_token_above_200k_tokens": 2},
+        {"input_cost_per_token": 1, "output_cost_per_token": 2, "output_cost_per_reasoning_token": 3},
+    ],
+)
+def test_half_a_price_is_none(entry: dict[str, int]) -> None:
+    """Free, unknown, dearer beyond a length or while reasoning: a cost budget must not admit it at less."""
+    assert room._price(entry, "litellm-x") is None
+
+
+def test_what_is_finer_than_a_picodollar_is_rounded_up() -> None:
+    """Never charge a budget less than was paid."""
+    assert room._pico(Decimal("1.5e-07")) == 150_000
+    assert room._pico(Decimal("1.00000000000001e-07")) == 100_001
+
+
+def test_nobodys_model_has_no_price(policies: Policies) -> None:
+    """It may be used all the same, where no cost budget applies."""
+    models = '[models.m]\nupstream = "openai"\nmax_output_tokens = 1\ncontext_tokens = 1\n'
+    assert read_policies(policies(models=models, x='id = "x"'), Settings()).models["m"].price is None
