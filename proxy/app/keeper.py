@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -19,6 +18,7 @@ from proxy.app.admin import admin_deps
 from proxy.app.clock import SystemClock, id_maker
 from proxy.app.meters import ProcessMeters
 from proxy.app.policies import LivePolicy
+from proxy.app.replay import replay_into
 from proxy.app.store import Store
 from proxy.app.worker import WorkerConfiguration
 from proxy.budgets.denial_stream import DenialStream
@@ -27,7 +27,6 @@ from proxy.budgets.redis_budgets import WrongShards
 from proxy.budgets.redis_directory import DirectoryProjector
 from proxy.budgets.store_binary import EmbeddedStoreFault
 from proxy.budgets.store_client import StoreUnfit
-from proxy.domain.reservations import Settlement
 from proxy.gateway.ports import StoreAway
 from proxy.gateway.sweep import Sweeper
 from proxy.ledger.directory import SqlAccounts
@@ -209,12 +208,7 @@ async def _last_events(writer: LedgerWriter, denials: DenialWriter) -> None:
 
 async def _replay_spools(settings: Settings, store: Store) -> None:
     """What dead workers could not settle is settled for them, as soon as Redis takes it."""
-
-    async def replay(settlement: Settlement, verb: str) -> bool:
-        act: Any = store.budgets.release if verb == "release" else store.budgets.settle
-        settled = await act(settlement)
-        return settled.outcome not in ("closed", "unknown")
-
+    replay = replay_into(store.budgets)
     while True:
         try:
             if count := await drain_dead(settings.data.dir / "spool", replay):

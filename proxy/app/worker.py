@@ -16,6 +16,7 @@ import structlog
 from proxy.app.catalogue import WorkerCatalogue
 from proxy.app.clock import SystemClock, id_maker
 from proxy.app.meters import ProcessMeters
+from proxy.app.replay import replay_into
 from proxy.app.upstreams import build_providers
 from proxy.budgets.balances import RedisBalances
 from proxy.budgets.denial_stream import DenialStream
@@ -29,7 +30,7 @@ from proxy.gateway.house import House
 from proxy.gateway.journey import serve
 from proxy.gateway.knowledge import Knowledge
 from proxy.gateway.leases import Leases
-from proxy.gateway.ports import Call
+from proxy.gateway.ports import Call, StoreAway
 from proxy.ledger.spool import FileSpool
 from proxy.processes import WorkerControl, listen_shared
 from proxy.settings import Settings, Upstream
@@ -39,6 +40,8 @@ from proxy.web.server import DataPlane, serve_data_plane
 log = structlog.get_logger(__name__)
 
 USER_DIGEST_BYTES = 16
+LAST_WORDS_S = 1.5
+SPOOL_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +104,15 @@ async def work(control_fd: int) -> int:
             worker = await Worker.build(said, counters, requests, tasks, closing)
         except Exception as fault:
             log.exception("worker.cannot_serve")
-            await control.failed(f"{type(fault).__name__}: {fault}")
+            await control.failed(logs.redactor.text(f"{type(fault).__name__}: {fault}"))
             return 1
         tasks.spawn(control.report_metrics(counters.snapshot), "metrics")
         tasks.spawn(watch_loop_lag(counters), "loop lag")
         tasks.spawn(requests.run(), "request log")
         control.ready()
         await control.ending.wait()
-        await worker.drain(said.drain_s, control.quickly)
+        # The keeper waits `drain_s` before it uses force, so the last words must be said a little earlier.
+        await worker.drain(max(0.0, said.drain_s - LAST_WORDS_S), control.quickly)
         await tasks.cancel_all(2.0)
         await control.drained(counters.snapshot())
     await control.close()
@@ -176,6 +180,7 @@ class Worker:
         )
         tasks.spawn(house.leases.run(), "leases")
         tasks.spawn(denials.run(), "denials")
+        tasks.spawn(_replay(spool, budgets), "spool")
         return cls(plane, house, denials)
 
     async def drain(self, drain_s: float, quickly: asyncio.Event) -> None:
@@ -189,6 +194,17 @@ class Worker:
         elif cut := draining.result():
             log.warning("worker.cut_calls", calls=cut)
         await self._denials.flush()
+
+
+async def _replay(spool: FileSpool, budgets: RedisBudgets) -> None:
+    """What was spooled while Redis was away is settled as soon as it is back; by reference, so never twice."""
+    while True:
+        await asyncio.sleep(SPOOL_LOOK_S)
+        try:
+            if count := await spool.drain(replay_into(budgets)):
+                log.info("spool.replayed", settlements=count)
+        except StoreAway:
+            continue
 
 
 def _user_digest(pepper: bytes) -> Any:

@@ -61,7 +61,6 @@ METRICS: dict[str, Metric] = {
     "events_set_aside": _counter("Usage events that the ledger refused."),
     "ledger_backlog_events": Metric("gauge", "Usage events waiting for the ledger."),
     "reservations_expired": _counter("Reservations that the sweeper charged."),
-    "faults": _counter("Things an operator should look at, by a fixed short name.", "what"),
     "policy_reloads": _counter("Policy files read again.", "result"),
 }
 

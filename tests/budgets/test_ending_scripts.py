@@ -268,7 +268,7 @@ def _raw_endings() -> list[tuple[str, scripts.Script, list[str], list[Any]]]:
         (
             "expire",
             scripts.EXPIRE,
-            [KEYS.shard, *ending, of],
+            expiring,
             ["epoch-1", 0, "req_1:1", 0, "1,2,3", "{}", 7, head],
         ),
         ("extend", scripts.EXTEND, [KEYS.shard, KEYS.leases, KEYS.observed], ["epoch-1", 0, 60, "req_1:1", 4]),

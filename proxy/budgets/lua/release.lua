@@ -40,7 +40,8 @@ local count = #KEYS - 8
 local DONE_KEPT_S = 3600
 local call, find, match = redis.call, string.find, string.match
 
-if not find(seq_known, '^%d+$') or tonumber(seq_known) >= 9007199254740992 then
+seq_known = (seq_known == '0' or find(seq_known, '^[1-9]%d*$')) and tonumber(seq_known)
+if not seq_known or seq_known >= 9007199254740992 then
   error({err = 'BADARG seq_known must be an integer from 0 to 2^53 - 1'})
 end
 if #ARGV ~= 4 + count then
@@ -56,7 +57,7 @@ local hold = call('HGET', held, ref)
 local finished = not hold and call('EXISTS', done) == 1
 
 -- Decide.
-if state[1] ~= epoch or seq < tonumber(seq_known) then
+if state[1] ~= epoch or seq < seq_known then
   return {'closed', seq, now}
 end
 if finished then
