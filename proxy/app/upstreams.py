@@ -8,11 +8,19 @@ from proxy.gateway.ports import Provider
 from proxy.providers.connections import Timeouts
 from proxy.providers.openai_wire import OpenAIWire
 from proxy.settings import Upstream
+from proxy.settings.tree import NATIVE_BASE_URLS
 
 
 def build_providers(upstreams: Mapping[str, Upstream], keys: Mapping[str, str]) -> dict[str, Provider]:
     """One provider for each upstream. LiteLLM is imported only if one of them has a key and needs it."""
     return {name: _provider(name, upstream, keys.get(name)) for name, upstream in upstreams.items()}
+
+
+def exact_upstreams(upstreams: Mapping[str, Upstream]) -> frozenset[str]:
+    """Those that are OpenAI's own endpoint: only there is a model's name enough to know its tokenizer."""
+    return frozenset(
+        name for name, u in upstreams.items() if u.wire == "openai" and u.base_url == NATIVE_BASE_URLS["openai"]
+    )
 
 
 def _provider(name: str, upstream: Upstream, key: str | None) -> Provider:

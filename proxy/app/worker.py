@@ -17,7 +17,7 @@ from proxy.app.catalogue import WorkerCatalogue
 from proxy.app.clock import SystemClock, id_maker
 from proxy.app.meters import ProcessMeters
 from proxy.app.replay import replay_into
-from proxy.app.upstreams import build_providers
+from proxy.app.upstreams import build_providers, exact_upstreams
 from proxy.budgets.balances import RedisBalances
 from proxy.budgets.denial_stream import DenialStream
 from proxy.budgets.hot_connection import HotConnection
@@ -33,6 +33,7 @@ from proxy.gateway.leases import Leases
 from proxy.gateway.ports import Call, StoreAway
 from proxy.ledger.spool import FileSpool
 from proxy.processes import WorkerControl, listen_shared
+from proxy.providers.tokenizers import Tokenizers
 from proxy.settings import Settings, Upstream
 from proxy.telemetry import Counters, RequestLog, Tasks, report_loop_faults, set_up, watch_loop_lag
 from proxy.web.server import DataPlane, serve_data_plane
@@ -149,11 +150,14 @@ class Worker:
         providers = build_providers(said.upstreams, said.upstream_keys)
         for provider in providers.values():
             closing.push_async_callback(provider.close)
+        tokenizers = Tokenizers(exact_upstreams(said.upstreams))
+        closing.callback(tokenizers.close)
         spool = FileSpool(said.spool_dir, f"worker-{said.index}")
         house = House(
             budgets=budgets,
             knowledge=Knowledge(RedisDirectory(cold, said.shards)),
             providers=providers,
+            tokenizers=tokenizers,
             spool=spool,
             denials=denials,
             meters=meters,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.domain.asks import Ask
@@ -18,7 +18,8 @@ class Trail:
     """What the attempts of one request share: whose it is, what it asks, and how far it has come.
 
     `charged_request` turns true once an attempt has been charged the request itself, which counts once.
-    `usage`, `model_served` and `ttft_ms` are the newest attempt's, for the log.
+    `tightened` has the input bounds that a tokenizer counted, by model. `usage`, `model_served` and `ttft_ms`
+    are the newest attempt's, for the log.
     """
 
     request_id: str
@@ -27,6 +28,7 @@ class Trail:
     charged_request: bool = False
     fallback_from: str | None = None
     fallback_reason: str | None = None
+    tightened: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] | None = None
     usage: Usage = NOTHING_USED
     model_served: str = ""

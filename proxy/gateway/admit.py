@@ -46,10 +46,13 @@ async def admit(trail: Trail, standing: Standing, model_id: str, house: House) -
         try:
             model = entitled(standing, model_id, trail, house)
             bounds = bound(standing, model, trail, output_limit)
-        except Refused:
-            if await _confirmed(standing, house):
+        except Refused as refused:
+            if not await _confirmed(standing, house):
+                standing = await _refreshed(standing, house)
+            elif refused.refusal.reason != "request_too_large" or not await _tighten(
+                trail, standing, model_id, house
+            ):
                 raise
-            standing = await _refreshed(standing, house)
             continue
         reservation, event = _reservation(trail, standing, model, bounds, house)
         reply = await _reserve(reservation, event, house)
@@ -60,6 +63,8 @@ async def admit(trail: Trail, standing: Standing, model_id: str, house: House) -
         elif isinstance(reply, WindowPassed):
             house.clock.store_said(reply.now_us)
             standing.turn_windows(reply.now_us)
+        elif _may_hang_on_tokens(reply) and await _tighten(trail, standing, model_id, house):
+            continue
         elif isinstance(reply, Exceeded):
             output_limit = _smaller(reply, reservation, bounds, standing, trail)
         elif isinstance(reply, Limited):
@@ -96,7 +101,7 @@ def bound(standing: Standing, model: Model, trail: Trail, output_limit: int | No
     No provider takes more input than the model's context, so a bound never exceeds it.
     """
     ask, plan = trail.ask, standing.plan
-    input_bound = min(ask.input_bound, model.context_tokens) if model.context_tokens else ask.input_bound
+    input_bound = min(trail.tightened.get(model.id, ask.input_bound), model.context_tokens)
     limit = output_limit or ask.output_limit
     if limit is None:
         limit = min(plan.default_max_output_tokens or model.max_output_tokens, model.max_output_tokens)
@@ -186,6 +191,19 @@ def _smaller(reply: Exceeded, reservation: Reservation, bounds: Bounds, standing
     if may_lower and least <= affordable < bounds.output_limit:
         return affordable
     raise Refused(refuse.budget(reply, reservation.holds, affordable, standing))
+
+
+def _may_hang_on_tokens(reply: ReserveReply) -> bool:
+    return isinstance(reply, Exceeded) or (isinstance(reply, Limited) and reply.limit == "tokens")
+
+
+async def _tighten(trail: Trail, standing: Standing, model_id: str, house: House) -> bool:
+    """Once per model, and only where a decision hangs on it: count the input's tokens instead of its bytes."""
+    if model_id in trail.tightened:
+        return False
+    bound = await house.tokenizers.bound(standing.policy.models[model_id], trail.ask)
+    trail.tightened[model_id] = trail.ask.input_bound if bound is None else min(bound, trail.ask.input_bound)
+    return trail.tightened[model_id] < trail.ask.input_bound
 
 
 async def _confirmed(standing: Standing, house: House) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from proxy.gateway.drains import Drains
 from proxy.gateway.knowledge import Knowledge
 from proxy.gateway.leases import Leases
-from proxy.gateway.ports import Budgets, Clock, Denials, Meters, Provider, Spawn, Spool
+from proxy.gateway.ports import Budgets, Clock, Denials, Meters, Provider, Spawn, Spool, Tokenizers
 
 
 @dataclass(slots=True)
@@ -22,6 +22,7 @@ class House:
     budgets: Budgets
     knowledge: Knowledge
     providers: Mapping[str, Provider]
+    tokenizers: Tokenizers
     spool: Spool
     denials: Denials
     meters: Meters

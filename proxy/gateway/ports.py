@@ -266,6 +266,14 @@ class Provider(Protocol):
     async def close(self) -> None: ...
 
 
+class Tokenizers(Protocol):
+    """Counts tokens where a model's tokenizer is exactly known, off the loop."""
+
+    async def bound(self, model: Model, ask: Ask) -> int | None:
+        """A tighter upper bound of the input than its bytes; None where there is none, or not in time."""
+        ...
+
+
 class Call(Protocol):
     """A client's request and the way back to it. Writing to a client that has left does nothing."""
 

@@ -26,8 +26,6 @@ from proxy.gateway.ports import UpstreamFailed
 KEEPALIVE_S = 15.0
 # How long a connection waits for the end of an answer that has said [DONE], to be used again.
 LINGER_S = 1.0
-# An idle deadline is noticed at most a quarter of it late.
-LOOKS_PER_IDLE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +104,9 @@ class UpstreamConnections:
 
 
 class Exchange:
-    """One answer's body, read as it comes.
+    """One answer's body, read as it comes."""
 
-    aiohttp sets its read timer anew with every packet. Here one timer looks a few times per idle deadline
-    whether anything came since, while somebody waits for it: that is a fifth of a streamed chunk's cost.
-    """
-
-    __slots__ = ("_connection", "_idle_s", "_lingering", "_payload", "_quiet", "_seen", "_waiting", "_watch")
+    __slots__ = ("_begun", "_connection", "_idle_s", "_lingering", "_payload")
 
     def __init__(
         self, connection: Connection, payload: StreamReader, idle_s: float, lingering: set[_Lingering]
@@ -120,14 +114,11 @@ class Exchange:
         self._connection: Connection | None = connection
         self._payload = payload
         self._idle_s = idle_s
+        self._begun = False
         self._lingering = lingering
-        self._waiting = False
-        self._watch: asyncio.TimerHandle | None = None
-        self._seen = self._quiet = 0
 
     async def some(self) -> bytes:
         """What has come, waiting for it; empty at the clean end. Raises `UpstreamFailed`."""
-        self._waiting = True
         try:
             data = await self._payload.readany()
         except asyncio.CancelledError:
@@ -136,32 +127,15 @@ class Exchange:
         except Exception as error:
             self.drop()
             raise failure_in_transit(error) from None
-        self._waiting = False
-        if self._watch is None and not self._payload.is_eof():
-            self._begin_watch()
+        if not self._begun:
+            self._begun = True
+            protocol = self._connection.protocol if self._connection is not None else None
+            if protocol is not None and not self._payload.is_eof():
+                protocol.read_timeout = self._idle_s
+                protocol.start_timeout()
         if not data:
             self.finish()
         return data
-
-    def _begin_watch(self) -> None:
-        """The first byte has come: from now on the idle deadline counts, not the connection's own timer."""
-        protocol = self._connection.protocol if self._connection is not None else None
-        if protocol is not None:
-            protocol.read_timeout = None
-            protocol.start_timeout()
-            self._look()
-
-    def _look(self) -> None:
-        if self._waiting and self._payload.total_bytes == self._seen:
-            self._quiet += 1
-        else:
-            self._quiet = 0
-        self._seen = self._payload.total_bytes
-        if self._quiet >= LOOKS_PER_IDLE:
-            self._payload.set_exception(TimeoutError())
-        else:
-            loop = asyncio.get_running_loop()
-            self._watch = loop.call_later(self._idle_s / LOOKS_PER_IDLE, self._look)
 
     async def whole(self, most: int) -> bytes:
         """All of it; `UpstreamFailed` (unknown) above `most` bytes."""
@@ -183,8 +157,6 @@ class Exchange:
     def finish(self) -> None:
         """No more will be read. The connection is used again if the answer ends properly within a moment."""
         connection, self._connection = self._connection, None
-        if self._watch is not None:
-            self._watch.cancel()
         if connection is None:
             return
         if self._payload.is_eof():
@@ -195,8 +167,6 @@ class Exchange:
     def drop(self) -> None:
         """Close the connection; whoever waits in `some` gets `UpstreamFailed`."""
         connection, self._connection = self._connection, None
-        if self._watch is not None:
-            self._watch.cancel()
         if connection is not None:
             connection.close()
             self._payload.set_exception(_Dropped())

@@ -208,6 +208,14 @@ class FakeCall:
         self.wrote.append(("cut", b""))
 
 
+class FakeTokenizers:
+    def __init__(self) -> None:
+        self.counts: int | None = None
+
+    async def bound(self, model: Model, ask: Any) -> int | None:
+        return self.counts
+
+
 class FakeSpool:
     def __init__(self) -> None:
         self.kept: list[tuple[str, Settlement]] = []
@@ -258,6 +266,7 @@ class Doubles:
         self.budgets = FakeBudgets()
         self.directory = FakeDirectory()
         self.provider = FakeProvider()
+        self.tokenizers = FakeTokenizers()
         self.spool = FakeSpool()
         self.denials = FakeDenials()
         self.meters = FakeMeters()
@@ -266,6 +275,7 @@ class Doubles:
             budgets=self.budgets,
             knowledge=Knowledge(self.directory),
             providers={"up": self.provider},  # type: ignore[dict-item]
+            tokenizers=self.tokenizers,
             spool=self.spool,
             denials=self.denials,
             meters=self.meters,

@@ -176,6 +176,25 @@ async def test_what_can_never_fit_a_minute_is_no_matter_of_waiting(doubles: give
     assert doubles.budgets.reserved[0].rate_tokens == 500
 
 
+async def test_where_a_decision_hangs_on_it_the_tokens_are_counted_instead_of_the_bytes(
+    doubles: given.Doubles, ask: Ask
+) -> None:
+    """A byte bound is four times what English text takes; it must not refuse what would fit."""
+    doubles.directory.now = given.policy(plans=[given.plan(rate_limits=RateLimits(None, 500, None))])
+    doubles.tokenizers.counts = 300
+    await serve(ask(messages=[{"role": "user", "content": "x" * 1000}], max_tokens=200), doubles.house)
+    assert doubles.budgets.reserved[0].rate_tokens == 500
+
+
+async def test_a_budget_that_bytes_would_exceed_is_asked_again_with_the_tokens(
+    doubles: given.Doubles, ask: Ask
+) -> None:
+    doubles.tokenizers.counts = 300
+    doubles.budgets.replies = [Exceeded(given.NOW_US, ((9_500, 0),))]
+    await serve(ask(messages=[{"role": "user", "content": "x" * 400}], max_tokens=100), doubles.house)
+    assert [r.holds[0].amount for r in doubles.budgets.reserved] == [536, 400]
+
+
 async def test_a_cost_budget_refuses_what_nobody_can_price(doubles: given.Doubles, ask: Ask) -> None:
     costly = given.plan(budgets=(Budget("money", "cost_usd", 1_000_000),))
     doubles.directory.now = given.policy(models=[given.model("small", price=None)], plans=[costly])

@@ -74,3 +74,12 @@ def test_an_endless_event_passes_in_parts_and_reading_goes_on_after_it() -> None
 def test_what_an_event_says(event: bytes, data: bytes) -> None:
     """The forms that the specification of server-sent events allows."""
     assert data_of(event) == data
+
+
+def test_an_event_goes_out_with_its_last_byte() -> None:
+    """An event held until the next one comes would make the last word of a stream late, or never come."""
+    events = WholeEvents()
+    assert events.feed(b"data: a\n\ndata: b\r\n\r") == b"data: a\n\n"
+    assert events.feed(b"\n") == b"data: b\r\n\r\n"
+    stream = b"data: c\r\n\r\ndata: d\n\n"
+    assert [at for at in range(len(stream)) if events.feed(stream[at : at + 1])] == [10, 19]

@@ -62,6 +62,7 @@ local BURST_US = 60000000
 local COUNTER_KEPT_US = 35 * 86400 * 1000000
 -- Redis writes numbers below EXACT in full; text joined from numbers needs format.
 local call, find, match, format = redis.call, string.find, string.match, string.format
+local max, min, ceil = math.max, math.min, math.ceil
 
 local function integer(text, name)
   local number = (text == '0' or find(text, '^[1-9]%d*$')) and tonumber(text)
@@ -71,53 +72,57 @@ local function integer(text, name)
   return number
 end
 
-local function integer_or_none(text, name)
-  return text ~= '-' and integer(text, name)
+local function per_minute(text, name)
+  local limit = text ~= '-' and integer(text, name)
+  if limit == 0 then
+    error({err = 'BADARG ' .. name .. ' must be at least 1, or -'})
+  end
+  return limit
 end
 
 seq_known, policy = integer(seq_known, 'seq_known'), integer(policy, 'policy')
 rate_tokens, lease_us = integer(rate_tokens, 'rate_tokens'), integer(lease_us, 'lease_us')
-requests_limit = integer_or_none(requests_limit, 'requests_limit')
-tokens_limit = integer_or_none(tokens_limit, 'tokens_limit')
-at_once_limit = integer_or_none(at_once_limit, 'at_once_limit')
-if requests_limit == 0 or tokens_limit == 0 then
-  error({err = 'BADARG a limit per minute must be at least 1'})
-end
+requests_limit = per_minute(requests_limit, 'requests_limit')
+tokens_limit = per_minute(tokens_limit, 'tokens_limit')
+at_once_limit = at_once_limit ~= '-' and integer(at_once_limit, 'at_once_limit')
 if #ARGV ~= 13 + count then
   error({err = 'BADARG as many holds as counters are needed'})
-end
-local amounts, amount_texts, limits, starts, ends, named = {}, {}, {}, {}, {}, {}
-for i = 1, count do
-  local counter = KEYS[7 + i]
-  local amount, limit, starts_us, ends_us = match(ARGV[13 + i], '^(%d+) (%d+) (%d+) ([%d-]+)$')
-  local asked, most = tonumber(amount), tonumber(limit)
-  if not asked or asked >= EXACT or most >= EXACT or named[counter] then
-    error({err = 'BADARG hold must be "amount limit starts_us ends_us" of a counter named once'})
-  end
-  named[counter] = true
-  amounts[i], amount_texts[i], limits[i] = asked, amount, most
-  starts[i], ends[i] = tonumber(starts_us), tonumber(ends_us)
 end
 
 -- Read all.
 local time = call('TIME')
 local state = call('HMGET', shard, 'epoch', 'seq', 'clock_us', 'policy', 'admitted')
-local now = math.max(time[1] * 1000000 + time[2], tonumber(state[3] or 0))
+local now = max(time[1] * 1000000 + time[2], tonumber(state[3] or 0))
 local known = call('HMGET', customer, 'rev', secret_field)
 local finished = call('GET', done)
 local already_held = call('HEXISTS', held, ref) == 1
-local used_now, held_now = {}, {}
-for i = 1, count do
-  local balance = call('HMGET', KEYS[7 + i], 'used', 'held')
-  used_now[i], held_now[i] = balance[1] and tonumber(balance[1]), tonumber(balance[2] or 0)
-end
-local requests_tat, tokens_tat = 0, 0
+local requests_stored, tokens_stored = 0, 0
 if requests_limit or tokens_limit then
   local stored = call('HMGET', rates, 'requests', 'tokens')
-  requests_tat = requests_limit and tonumber(stored[1] or 0) or 0
-  tokens_tat = tokens_limit and tonumber(stored[2] or 0) or 0
+  requests_stored = requests_limit and tonumber(stored[1] or 0) or 0
+  tokens_stored = tokens_limit and tonumber(stored[2] or 0) or 0
 end
 local under_way = at_once_limit and first and call('SCARD', holding)
+-- One pass without a table for each figure: tables are most of what a script costs.
+local amounts, exceeded, outside, new_counters = nil, false, false, false
+for i = 1, count do
+  local counter = KEYS[7 + i]
+  local amount, limit, starts_us, ends_us = match(ARGV[13 + i], '^(%d+) (%d+) (%d+) ([%d-]+)$')
+  local asked, most, starts, ends = tonumber(amount), tonumber(limit), tonumber(starts_us), tonumber(ends_us)
+  if not asked or asked >= EXACT or most >= EXACT or not (ends or ends_us == '-') then
+    error({err = 'BADARG a hold must be "amount limit starts_us ends_us"'})
+  end
+  for j = 8, 6 + i do
+    if KEYS[j] == counter then
+      error({err = 'BADARG a counter must be named once'})
+    end
+  end
+  local balance = call('HMGET', counter, 'used', 'held')
+  exceeded = exceeded or (balance[1] or 0) + (balance[2] or 0) + asked > most
+  outside = outside or now < starts or (ends and now >= ends)
+  new_counters = new_counters or not balance[1]
+  amounts = amounts and amounts .. ',' .. amount or amount
+end
 
 -- Decide.
 if state[1] ~= epoch or tonumber(state[2] or 0) < seq_known then
@@ -138,53 +143,53 @@ if finished then
   return {'finished', how == 'tombstone' and 'released' or how}
 end
 if already_held then
-  return {'held', now, requests_tat, tokens_tat}
+  return {'held', now, requests_stored, tokens_stored}
 end
-local exceeded = false
-for i = 1, count do
-  if now < starts[i] or (ends[i] and now >= ends[i]) then
-    return {'window', now}
-  end
-  exceeded = exceeded or (used_now[i] or 0) + held_now[i] + amounts[i] > limits[i]
+if outside then
+  return {'window', now}
 end
 if exceeded then
   local reply = {'exceeded', now}
   for i = 1, count do
-    reply[2 * i + 1], reply[2 * i + 2] = used_now[i] or 0, held_now[i]
+    local balance = call('HMGET', KEYS[7 + i], 'used', 'held')
+    reply[2 * i + 1], reply[2 * i + 2] = tonumber(balance[1] or 0), tonumber(balance[2] or 0)
   end
   return reply
 end
+local requests_tat = requests_stored
 if requests_limit and first then
-  requests_tat = math.max(requests_tat, now) + math.ceil(BURST_US / requests_limit)
+  requests_tat = max(requests_tat, now) + ceil(BURST_US / requests_limit)
   if requests_tat - now > BURST_US then
-    return {'limited', now, 'requests', math.min(requests_tat - now - BURST_US, BURST_US)}
+    return {'limited', now, 'requests', min(requests_tat - now - BURST_US, BURST_US)}
   end
 end
 if under_way and under_way >= at_once_limit then
   return {'limited', now, 'concurrent_requests', 0}
 end
-local tokens_from = 0
+local tokens_from, tokens_tat = 0, 0
 if tokens_limit then
-  tokens_from = math.max(tokens_tat, now)
-  tokens_tat = tokens_from + math.ceil(rate_tokens * BURST_US / tokens_limit)
+  tokens_from = max(tokens_stored, now)
+  tokens_tat = tokens_from + ceil(rate_tokens * BURST_US / tokens_limit)
   if tokens_tat - now > BURST_US then
-    return {'limited', now, 'tokens', math.min(tokens_tat - now - BURST_US, BURST_US)}
+    return {'limited', now, 'tokens', min(tokens_tat - now - BURST_US, BURST_US)}
   end
 end
 
 -- Write all.
 for i = 1, count do
-  if used_now[i] then
-    call('HINCRBY', KEYS[7 + i], 'held', amounts[i])
-  else
-    call('HSET', KEYS[7 + i], 'used', '0', 'held', amounts[i])
-    if ends[i] then
-      call('PEXPIREAT', KEYS[7 + i], math.ceil((ends[i] + COUNTER_KEPT_US) / 1000))
+  local counter = KEYS[7 + i]
+  local amount, ends_us = match(ARGV[13 + i], '^(%d+).-([%d-]+)$')
+  if new_counters and call('EXISTS', counter) == 0 then
+    call('HSET', counter, 'used', 0, 'held', tonumber(amount))
+    if ends_us ~= '-' then
+      call('PEXPIREAT', counter, ceil((ends_us + COUNTER_KEPT_US) / 1000))
     end
+  else
+    call('HINCRBY', counter, 'held', tonumber(amount))
   end
 end
-call('HSET', held, ref, format('%.0f|%.0f|%.0f|', now, tokens_from, tokens_tat) .. table.concat(amount_texts, ',')
-  .. '|' .. table.concat(KEYS, '\t', 8) .. '\n' .. record)
+call('HSET', held, ref, format('%.0f|%.0f|%.0f|', now, tokens_from, tokens_tat)
+  .. (amounts or '') .. '|' .. table.concat(KEYS, '\t', 8) .. '\n' .. record)
 call('ZADD', leases, now + lease_us, ref)
 call('SADD', holding, ref)
 call('HSET', shard, 'clock_us', now, 'admitted', (state[5] or 0) + 1)

@@ -65,10 +65,8 @@ end
 if #ARGV ~= 7 + 2 * count then
   error({err = 'BADARG as many charges as counters are needed'})
 end
-local amounts, amount_texts = {}, {}
 for i = 1, count do
-  amount_texts[i] = ARGV[6 + 2 * i]
-  amounts[i] = integer(amount_texts[i], 'amount')
+  integer(ARGV[6 + 2 * i], 'amount')
 end
 
 -- Read all.
@@ -118,16 +116,17 @@ if #amounts_before ~= count then
 end
 
 -- Write all.
-local charged = {}
+local charged, amounts = '', ''
 for i = 1, outcome == 'conflict' and 0 or count do
-  local applied = amounts[i]
+  local counter, amount, separator = KEYS[8 + i], ARGV[6 + 2 * i], i > 1 and ',' or ''
+  amounts = amounts .. separator .. amount
   if hold then
-    call('HINCRBY', KEYS[8 + i], 'held', 0 - amounts_before[i])
+    call('HINCRBY', counter, 'held', 0 - amounts_before[i])
   else
-    applied = applied - amounts_before[i]
+    amount = format('%.0f', amount - amounts_before[i])
   end
-  call('HINCRBY', KEYS[8 + i], 'used', applied)
-  charged[i] = ARGV[7 + 2 * i] .. format('%.0f}', applied)
+  call('HINCRBY', counter, 'used', amount)
+  charged = charged .. separator .. ARGV[7 + 2 * i] .. amount .. '}'
 end
 if hold then
   call('HDEL', held, ref)
@@ -144,8 +143,8 @@ end
 if outcome == 'conflict' then
   call('SET', done, 'settled|' .. prior .. '|' .. before .. '|' .. disputes, 'EX', DONE_KEPT_S)
 else
-  call('SET', done, 'settled|' .. usage .. '|' .. table.concat(amount_texts, ',') .. '|', 'EX', DONE_KEPT_S)
+  call('SET', done, 'settled|' .. usage .. '|' .. amounts .. '|', 'EX', DONE_KEPT_S)
 end
 call('XADD', events, '*', 'event', event, 'kind', kind, 'seq', seq + 1,
-  'charged', '[' .. table.concat(charged, ',') .. ']', 'late', late, 'disputed', disputed, 'prior', prior)
+  'charged', '[' .. charged .. ']', 'late', late, 'disputed', disputed, 'prior', prior)
 return {outcome, seq + 1, now}
