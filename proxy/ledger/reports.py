@@ -146,5 +146,5 @@ def _sums(row: RowMapping, group_by: Sequence[str]) -> dict[str, Any]:
     if "day" in group:
         group["day"] = utc_text(group["day"] * DAY_US)[:10]
     sums = {name: int(row[name]) for name in ("requests", "attempts", *TOKENS)}
-    cost = int(row["cost_high"]) * HALF - int(row["cost_low"])
+    cost = int(row["cost_high"]) * HALF + int(row["cost_low"])
     return group | sums | {"cost_usd": usd_text(cost)}

@@ -34,11 +34,16 @@ class PolicyFaults(Exception):
 
 def policies_dir(settings: Settings) -> Path:
     """`policies.dir` if it is there or was written down, else the policies that ship with Faregate."""
-    proxy = Path(__file__).parent.parent
-    shipped = (proxy / "default_policies", proxy.parent / "policies")
     if settings.policies_given or settings.policies.dir.is_dir():
         return settings.policies.dir
-    return next((directory for directory in shipped if directory.is_dir()), settings.policies.dir)
+    return shipped_policies() or settings.policies.dir
+
+
+def shipped_policies() -> Path | None:
+    """The policies that ship with Faregate: in the installed package, or beside it in a checkout."""
+    proxy = Path(__file__).parent.parent
+    places = (proxy / "default_policies", proxy.parent / "policies")
+    return next((place for place in places if place.is_dir()), None)
 
 
 def read_policies(directory: Path, settings: Settings) -> PolicyFiles:
