@@ -18,6 +18,7 @@ from proxy.app.admin import admin_deps
 from proxy.app.clock import SystemClock, id_maker
 from proxy.app.meters import ProcessMeters
 from proxy.app.policies import LivePolicy
+from proxy.app.reopening import Reopening
 from proxy.app.replay import replay_into
 from proxy.app.store import Store
 from proxy.app.worker import WorkerConfiguration
@@ -133,10 +134,12 @@ async def _bring_up(
     await migrate(ledger_url)
     engine = open_ledger(ledger_url)
     closing.push_async_callback(engine.dispose)
-    await store.open_shards(engine)
-
     projector = DirectoryProjector(store.cold, settings.redis.shards)
     policies = LivePolicy(settings, engine, projector, clock, counters)
+    reopening = Reopening(store.books, engine, policies.publish)
+    await store.check_install()
+    await reopening.open_blank_shards()
+    await store.budgets.adopt_epochs()
     await policies.apply()
     outbox = Projector(engine, projector)
     await outbox.project_all()
@@ -155,7 +158,8 @@ async def _bring_up(
         (outbox.run(), "directory projection"),
         (sweeper.run(), "sweeper"),
         (_replay_spools(settings, store), "spools of dead workers"),
-        (store.guard(policies.publish), "store guard"),
+        (store.guard(), "store guard"),
+        (reopening.run(), "blank shards"),
     ):
         tasks.spawn(work, name)
     if settings.policies.watch:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
-from collections.abc import Awaitable, Callable
 
 import structlog
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy.budgets.balances import RedisBalances
 from proxy.budgets.embedded import EmbeddedStore
 from proxy.budgets.event_stream import RedisEventStream
 from proxy.budgets.hot_connection import HotConnection
 from proxy.budgets.redis_budgets import RedisBudgets
+from proxy.budgets.restoring import ShardBooks
 from proxy.budgets.store_client import check_server, connect
 from proxy.settings import Settings
 from proxy.telemetry import Tasks
@@ -37,6 +35,7 @@ class Store:
         self.cold_blocking: Redis = connect(url, BLOCKING_S)
         self.hot = HotConnection(url, deadline_s=COLD_S)
         self.budgets = RedisBudgets(self.hot, shards)
+        self.books = ShardBooks(self.hot, shards)
         self.balances = RedisBalances(self.hot, shards)
 
     @classmethod
@@ -52,19 +51,24 @@ class Store:
         await store.hot.start()
         return store
 
-    async def open_shards(self, engine: AsyncEngine) -> None:
+    async def check_install(self) -> None:
         """Raises `WrongShards` if Redis was installed with another number of them."""
-        await self.budgets.open_shards(secrets.token_hex(8))
+        await self.budgets.check_install()
 
     async def backlog(self) -> int:
         """How many usage events wait for the ledger."""
         return sum(await RedisEventStream(self.cold, self._shards).backlog())
 
-    async def guard(self, on_restart: Callable[[], Awaitable[None]]) -> None:
+    async def guard(self) -> None:
+        """Starts the embedded server again whenever it is gone; what it may have lost, `Reopening` sees."""
         if self.embedded is not None:
-            await self.embedded.guard(on_restart)
+            await self.embedded.guard(_nothing_more)
 
     async def _close(self) -> None:
         await self.hot.close()
         await self.cold.aclose()
         await self.cold_blocking.aclose()
+
+
+async def _nothing_more() -> None:
+    return None

@@ -30,4 +30,20 @@ def _provider(name: str, upstream: Upstream, key: str | None) -> Provider:
         return OpenAIWire(name, upstream.base_url, key, timeouts, keyless=keyless)
     from proxy.providers.litellm_provider import LiteLLMProvider
 
-    return LiteLLMProvider(name, upstream.provider, key, upstream.base_url or None, timeouts)
+    base_url = upstream.base_url if upstream.wire == "litellm" else _elsewhere(upstream)
+    return LiteLLMProvider(name, upstream.provider, key, base_url or None, timeouts, keyless=keyless)
+
+
+def _elsewhere(upstream: Upstream) -> str:
+    """A native upstream's address, if it is not the provider's own, which LiteLLM knows best."""
+    return "" if upstream.base_url == NATIVE_BASE_URLS[upstream.wire] else upstream.base_url
+
+
+async def warm_up(providers: Mapping[str, Provider]) -> None:
+    """Imports LiteLLM in a thread before the worker is ready, if a configured upstream needs it: it takes two
+    seconds of CPU, which no request should wait for."""
+    for provider in providers.values():
+        if isinstance(provider, OpenAIWire) or not provider.configured:
+            continue
+        await provider.warm_up()  # type: ignore[attr-defined]
+        return

@@ -17,7 +17,7 @@ from proxy.app.catalogue import WorkerCatalogue
 from proxy.app.clock import SystemClock, id_maker
 from proxy.app.meters import ProcessMeters
 from proxy.app.replay import replay_into
-from proxy.app.upstreams import build_providers, exact_upstreams
+from proxy.app.upstreams import build_providers, exact_upstreams, warm_up
 from proxy.budgets.balances import RedisBalances
 from proxy.budgets.denial_stream import DenialStream
 from proxy.budgets.hot_connection import HotConnection
@@ -150,6 +150,7 @@ class Worker:
         providers = build_providers(said.upstreams, said.upstream_keys)
         for provider in providers.values():
             closing.push_async_callback(provider.close)
+        await warm_up(providers)
         tokenizers = Tokenizers(exact_upstreams(said.upstreams))
         closing.callback(tokenizers.close)
         spool = FileSpool(said.spool_dir, f"worker-{said.index}")

@@ -51,14 +51,18 @@ class WrongShards(Exception):
 
 
 class _Shard:
-    """What this process knows of one shard. `epoch` None: not read yet, or the shard was blank then."""
+    """What this process knows of one shard. `epoch` None: not read yet, or the shard was blank then.
 
-    __slots__ = ("epoch", "keys", "seq")
+    `suspect`: it answered `closed`, so its epoch is read again before the next call, until it is another one.
+    """
+
+    __slots__ = ("epoch", "keys", "seq", "suspect")
 
     def __init__(self, number: int) -> None:
         self.keys = ShardKeys(number)
         self.epoch: bytes | None = None
         self.seq = 0
+        self.suspect = False
 
 
 class RedisBudgets:
@@ -75,18 +79,27 @@ class RedisBudgets:
         await asyncio.gather(*(self._adopt_epoch(shard) for shard in self._shards))
 
     async def _adopt_epoch(self, shard: _Shard) -> None:
+        """A shard without an epoch is not open yet. One with the same epoch and a lower `seq` than we have seen
+        was put back to an older state, and stays closed to us until a rebuild gives it another epoch."""
         epoch, seq = await self._connection.send(("HMGET", shard.keys.shard, "epoch", "seq"))
+        if epoch is None:
+            return
         if epoch == shard.epoch:
+            shard.suspect = int(seq or 0) < shard.seq
             shard.seq = max(shard.seq, int(seq or 0))
         else:
-            shard.epoch, shard.seq = epoch, int(seq or 0)
+            shard.epoch, shard.seq, shard.suspect = epoch, int(seq or 0), False
 
     async def open_shards(self, epoch: str) -> None:
-        """Opens a blank store: writes down the number of shards, and gives `epoch` to shards that have none.
+        """Opens an empty store as a new one: gives `epoch` to shards that have none. Raises `WrongShards`."""
+        await self.check_install()
+        send = self._connection.send
+        await asyncio.gather(*(send(("HSETNX", s.keys.shard, "epoch", epoch)) for s in self._shards))
+        await self.adopt_epochs()
 
-        For the keeper, at start, before anybody reserves. Raises `WrongShards` if the store was installed with
-        another number: every customer's counters would be looked for in another shard than they lie in.
-        """
+    async def check_install(self) -> None:
+        """Writes down the number of shards, once; raises `WrongShards` if the store was installed with another:
+        every customer's counters would be looked for in another shard than they lie in."""
         send = self._connection.send
         await send(("HSETNX", store_keys.INSTALL, "format", FORMAT))
         await send(("HSETNX", store_keys.INSTALL, "shards", len(self._shards)))
@@ -102,8 +115,6 @@ class RedisBudgets:
                 f"This Redis holds format {found[1].decode()} of Faregate's keys, and this version reads format"
                 f" {FORMAT}. Run the version that wrote it, or point redis.url at a Redis of its own."
             )
-        await asyncio.gather(*(send(("HSETNX", s.keys.shard, "epoch", epoch)) for s in self._shards))
-        await self.adopt_epochs()
 
     async def inspect(self, shard: int) -> Inspection:
         """Checks the invariants of one shard: balances, conservation and leases (reservation.md 3.5)."""
@@ -112,14 +123,14 @@ class RedisBudgets:
     async def _known(self, number: int) -> _Shard | None:
         """The shard, its epoch read on first use; None while it has none."""
         shard = self._shards[number]
-        if shard.epoch is None:
+        if shard.epoch is None or shard.suspect:
             await self._adopt_epoch(shard)
         return None if shard.epoch is None else shard
 
     async def reserve(self, reservation: Reservation) -> ReserveReply:
         """Holds every amount or none. Raises `StoreAway`: the outcome is unknown then, so release it."""
         shard = self._shards[reservation.shard]
-        if shard.epoch is None and await self._known(reservation.shard) is None:
+        if (shard.epoch is None or shard.suspect) and await self._known(reservation.shard) is None:
             return _CLOSED
         keys, customer = shard.keys, reservation.customer_id
         limits = reservation.limits
@@ -153,12 +164,12 @@ class RedisBudgets:
             names.append(prefix + counter.name)
             ends = "-" if counter.ends_us is None else counter.ends_us
             arguments.append(f"{hold.amount} {counter.budget.limit} {counter.starts_us} {ends}")
-        return _reserve_reply(await scripts.RESERVE.run(self._connection, names, arguments))
+        return _reserve_reply(shard, await scripts.RESERVE.run(self._connection, names, arguments))
 
     async def settle(self, settlement: Settlement) -> Settled:
         """Charges what was really used and writes the usage event; idempotent by reference."""
         shard = self._shards[settlement.shard]
-        if shard.epoch is None and await self._known(settlement.shard) is None:
+        if (shard.epoch is None or shard.suspect) and await self._known(settlement.shard) is None:
             return _NEVER_OPENED
         arguments: list[Argument] = [
             cast(bytes, shard.epoch),
@@ -177,7 +188,7 @@ class RedisBudgets:
     async def release(self, settlement: Settlement) -> Settled:
         """Gives everything back and writes the terminal event; an unknown reference gets a tombstone."""
         shard = self._shards[settlement.shard]
-        if shard.epoch is None and await self._known(settlement.shard) is None:
+        if (shard.epoch is None or shard.suspect) and await self._known(settlement.shard) is None:
             return _NEVER_OPENED
         arguments: list[Argument] = [cast(bytes, shard.epoch), shard.seq, settlement.ref, settlement.event]
         keys = shard.keys
@@ -288,7 +299,7 @@ def _or_dash(limit: int | None) -> Argument:
     return "-" if limit is None else limit
 
 
-def _reserve_reply(reply: list[Any]) -> ReserveReply:
+def _reserve_reply(shard: _Shard, reply: list[Any]) -> ReserveReply:
     word = reply[0]
     if word == b"held":
         return Held(reply[1], reply[2], reply[3])
@@ -302,6 +313,7 @@ def _reserve_reply(reply: list[Any]) -> ReserveReply:
         return WindowPassed(reply[1])
     if word == b"finished":
         return Finished(_STATES[reply[1]])
+    shard.suspect = True
     return _CLOSED
 
 
@@ -309,7 +321,9 @@ def _settled(shard: _Shard, reply: list[Any]) -> Settled:
     word, seq, now_us = reply
     outcome = _OUTCOMES[word]
     # A closed shard may be another one in the old one's place, whose `seq` must not be mixed up with ours.
-    if outcome != "closed" and seq > shard.seq:
+    if outcome == "closed":
+        shard.suspect = True
+    elif seq > shard.seq:
         shard.seq = seq
     return Settled(outcome, seq, now_us)
 

@@ -26,7 +26,7 @@ async def carry(admission: Admission, call: Call, house: House) -> UpstreamFaile
     call.when_gone(departure.begin)
     house.leases.begin(admission.ref, admission.standing.identity.shard, departure.observed)
     try:
-        answer = await departure.guard(_send(admission, house))
+        answer = await departure.guard(_send(admission, call, house))
         departure.answer = answer
         await (_stream if answer.streamed else _plain)(answer, admission, call, house)
         return None
@@ -39,14 +39,16 @@ async def carry(admission: Admission, call: Call, house: House) -> UpstreamFaile
         house.leases.end(admission.ref)
 
 
-async def _send(admission: Admission, house: House) -> Answer:
+async def _send(admission: Admission, call: Call, house: House) -> Answer:
+    trace = call.headers.get("traceparent")
+    forwarded = {"traceparent": trace} if trace else {}
     dispatch = Dispatch(
         admission.trail.request_id,
         admission.attempt,
         admission.trail.ask,
         admission.model,
         admission.bounds.output_limit,
-        {},
+        forwarded,
     )
     return await house.providers[admission.model.upstream].send(dispatch)
 

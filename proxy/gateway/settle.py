@@ -84,6 +84,9 @@ def settlement_of(admission: Admission, ending: Ending, house: House) -> Settlem
     cost = cost_pico(usage, bounds.price) if bounds.price and usage.source != "none" else 0
     if ending.charge == "usage":
         amounts = charged_amounts(counters, usage, cost, bounds.requests)
+        if usage.disputed:
+            # What nobody can believe is charged as if all that was held had been used (reservation.md, F27).
+            amounts = tuple(max(a, hold.amount) for a, hold in zip(amounts, admission.holds, strict=True))
         rate_tokens = usage.input_tokens + usage.output_tokens
     elif ending.charge == "input_bound":
         spent = Bounds(bounds.input_tokens, 0, bounds.choices, bounds.requests, bounds.price)

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 CONNECT_S = 5
+# An advisory lock; see ADVISORY_LOCK of migrate.py for what the number is.
+KEEPER_LOCK = 32734285
 STATEMENT_S = 30
 # Longer than any transaction of ours, shorter than a statement may take.
 BUSY_S = 10
@@ -115,3 +117,18 @@ def _guard_sqlite(engine: AsyncEngine, statement_s: float) -> None:
 
 
 _WANTED = "give postgresql://user:password@host/database or sqlite:///path"
+
+
+@asynccontextmanager
+async def one_keeper(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Held by one keeper at a time: on Postgres by a lock that ends with its connection, on SQLite by the lock on
+    the data folder, which only one keeper has anyway."""
+    if engine.dialect.name != "postgresql":
+        yield
+        return
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": KEEPER_LOCK})
+        try:
+            yield
+        finally:
+            await connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": KEEPER_LOCK})

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from proxy.ledger import counter_sums
 from proxy.ledger.engine import writing
 from proxy.ledger.rows import COLUMNS, Row
 from proxy.ledger.tables import moment, set_aside, usage_events
@@ -97,6 +98,7 @@ async def _record(engine: AsyncEngine, batch: list[Row], recorded: Recorded, now
     try:
         async with writing(engine) as connection:
             inserted = await _insert(connection, batch)
+            await counter_sums.add(connection, [row for row in batch if row["id"] in inserted])
     except (DBAPIError, OverflowError, orjson.JSONEncodeError) as fault:
         if not _refuses(fault):
             raise

@@ -277,6 +277,14 @@ set_aside = Table(
     Column("set_aside_at", Moment, nullable=False),
 )
 
+counter_sums = Table(
+    "counter_sums",
+    metadata,
+    Column("counter", Text, primary_key=True, comment="the counter's whole name, as `charged` gives it"),
+    Column("shard", Integer, nullable=False, index=True),
+    Column("amount", BigInteger, nullable=False, comment="sum of `charged` over the rows that were inserted"),
+)
+
 denials = Table(
     "denials",
     metadata,

@@ -6,7 +6,16 @@ knows no ledger, no Redis and no wire: who asks it decides what becomes of a pol
 """
 
 from proxy.policy_files.checking import check, remarks
-from proxy.policy_files.reading import PolicyFaults, PolicyFiles, policies_dir, read_policies
+from proxy.policy_files.reading import PolicyFaults, PolicyFiles, policies_dir, read_policies, shipped_policies
 from proxy.policy_files.watching import watch
 
-__all__ = ["PolicyFaults", "PolicyFiles", "check", "policies_dir", "read_policies", "remarks", "watch"]
+__all__ = [
+    "PolicyFaults",
+    "PolicyFiles",
+    "check",
+    "policies_dir",
+    "read_policies",
+    "remarks",
+    "shipped_policies",
+    "watch",
+]

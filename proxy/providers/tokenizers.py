@@ -47,7 +47,8 @@ class Tokenizers:
         counting = asyncio.get_running_loop().run_in_executor(self._thread, _count, encoding, texts)
         counting.add_done_callback(self._finished)
         try:
-            tokens = await asyncio.wait_for(asyncio.shield(counting), DEADLINE_S)
+            async with asyncio.timeout(DEADLINE_S):
+                tokens = await asyncio.shield(counting)
         except TimeoutError:
             return None
         tools = ask.body.get("tools") or ask.body.get("functions") or ()

@@ -19,9 +19,9 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 
 @pytest.fixture
-async def make_gate(
+def make_gate(
     upstream: ScriptedUpstream, tmp_path: Path
-) -> AsyncIterator[Callable[..., contextlib.AbstractAsyncContextManager[Gate]]]:
+) -> Callable[..., contextlib.AbstractAsyncContextManager[Gate]]:
     """Makes gates before that upstream: `async with make_gate(workers=2) as gate`."""
 
     def make(**how: object) -> contextlib.AbstractAsyncContextManager[Gate]:
@@ -29,7 +29,7 @@ async def make_gate(
         folder.mkdir()
         return serving(prepare(folder, upstream.url, **how))  # type: ignore[arg-type]
 
-    yield make
+    return make
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import aiohttp
 
 ADMIN_TOKEN = "admin-token-of-the-tests-0123456789"
 PROVIDER_KEY = "sk-canary-provider-key-0123456789abcdef"
+KEYS = {"FAREGATE_ADMIN_TOKEN": ADMIN_TOKEN, "OPENAI_API_KEY": PROVIDER_KEY}
 START_DEADLINE_S = 40.0
 
 MODELS = """
@@ -95,7 +96,7 @@ class Gate:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "proxy", "serve", "--config", str(self.config),
             stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-            env={**os.environ, "FAREGATE_ADMIN_TOKEN": ADMIN_TOKEN, "OPENAI_API_KEY": PROVIDER_KEY, **self.environment},
+            env={**os.environ, **KEYS, **self.environment},
         )  # fmt: skip
         log.close()
         self.session = self.session or aiohttp.ClientSession(
@@ -148,7 +149,8 @@ class Gate:
     async def customer(self, id: str, plan: str = "starter") -> str:
         """A customer with one agent; returns the agent's secret."""
         await self.admin("POST", "/customers", {"id": id, "name": id, "plan": plan})
-        await self.admin("POST", "/agents", {"id": f"{id}-agent", "name": "a", "customer_id": id, "agent_type_id": "type"})
+        agent = {"id": f"{id}-agent", "name": "a", "customer_id": id, "agent_type_id": "type"}
+        await self.admin("POST", "/agents", agent)
         return (await self.admin("POST", f"/agents/{id}-agent/secrets", {}))["secret"]
 
     async def events(self, count: int, within_s: float = 10, **filters: str) -> list[dict[str, Any]]:

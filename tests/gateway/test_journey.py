@@ -41,6 +41,15 @@ async def test_a_plain_call_is_settled_before_it_is_answered(doubles: given.Doub
     assert doubles.budgets.settled[0][1].amounts == (12,)
 
 
+async def test_a_report_beyond_belief_is_charged_all_that_was_held(doubles: given.Doubles, ask: Ask) -> None:
+    """Never less than the sane part of it, and never nothing; and nobody is billed for it."""
+    doubles.provider.answers = [given.FakeAnswer([b"{}"], usage=Usage(7, 5, disputed=True))]
+    await serve(ask(max_tokens=100), doubles.house)
+    [(_, settlement)] = doubles.budgets.settled
+    assert settlement.amounts == (doubles.budgets.reserved[0].holds[0].amount,)
+    assert doubles.budgets.events()[0]["billable"] is False
+
+
 async def test_the_bound_that_is_held_is_the_bound_that_is_sent(doubles: given.Doubles, ask: Ask) -> None:
     """Never shrink a hold and send more."""
     await serve(ask(), doubles.house)

@@ -18,6 +18,7 @@ def upgrade() -> None:
     the_directory()
     the_policy()
     the_record()
+    the_counter_sums()
     the_denials()
 
 
@@ -263,6 +264,22 @@ def the_record() -> None:
         sa.Column("set_aside_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_set_aside"),
     )
+
+
+def the_counter_sums() -> None:
+    op.create_table(
+        "counter_sums",
+        sa.Column("counter", sa.Text(), nullable=False, comment="the counter's whole name, as `charged` gives it"),
+        sa.Column("shard", sa.Integer(), nullable=False),
+        sa.Column(
+            "amount",
+            sa.BigInteger(),
+            nullable=False,
+            comment="sum of `charged` over the rows that were inserted",
+        ),
+        sa.PrimaryKeyConstraint("counter", name="pk_counter_sums"),
+    )
+    op.create_index("ix_counter_sums_shard", "counter_sums", ["shard"])
 
 
 def the_denials() -> None:
