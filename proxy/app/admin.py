@@ -86,7 +86,7 @@ def admin_deps(
         }
 
     async def check_invariants() -> Mapping[str, Any]:
-        return await invariants(store, engine, settings.redis.shards)
+        return await invariants(store, engine, settings.redis.shards, clock)
 
     async def metrics() -> bytes:
         counters.set("ledger_backlog_events", await store.backlog())

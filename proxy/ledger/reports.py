@@ -98,9 +98,11 @@ class SqlReports:
             wanted = wanted.where(after(key, cursor, newest_first=True))
         wanted = wanted.order_by(*(column.desc() for column in key)).limit(limit + 1)
         async with reading(self._engine) as connection:
-            rows = (await connection.execute(wanted)).mappings().all()
-        page = page_of(rows, limit, lambda row: [row[name] for name in DENIAL_KEY])
-        data = [{**row, "minute": utc_text(row["minute"] * MINUTE_US)} for row in page.data]
+            found = (await connection.execute(wanted)).mappings().all()
+        page = page_of(found, limit, lambda row: [row[name] for name in DENIAL_KEY])
+        # A row's own keys are SQLAlchemy's kind of text, which orjson does not take for text.
+        rows = [{str(name): value for name, value in row.items()} for row in page.data]
+        data = [row | {"minute": utc_text(row["minute"] * MINUTE_US)} for row in rows]
         return Page(data, page.next_cursor)
 
     async def charged(self, shard: int) -> Sequence[Mapping[str, Any]]:
