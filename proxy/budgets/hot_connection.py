@@ -69,9 +69,9 @@ class HotConnection(asyncio.Protocol):
     def send(self, command: tuple[Argument, ...]) -> asyncio.Future[Any]:
         """Queues one command for the write at the end of this turn of the loop."""
         if self._transport is None:
-            raise StoreAway(self._away)
+            raise StoreAway(self._away, sent=False)
         if len(self._waiting) >= self._waiting_max:
-            raise StoreAway(f"{self._waiting_max} commands wait for Redis already")
+            raise StoreAway(f"{self._waiting_max} commands wait for Redis already", sent=False)
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]
         if not self._unsent:
             self._turn_began = self._loop.time()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
@@ -24,6 +24,9 @@ from proxy.gateway.ports import StoreAway
 
 DEADLINE_S = 0.25
 VERSION_LEAST = (7, 0)
+
+# Of one client. Whoever comes while all are busy waits for one, as long as for an answer.
+CONNECTIONS_MAX = 32
 
 # Every script of ours is of this kind, which servers before 7.0 do not know.
 PROBE_SCRIPT = "#!lua\nreturn redis.call('TIME')"
@@ -38,13 +41,16 @@ def connect(url: str, timeout_s: float = DEADLINE_S) -> Redis:
 
     Nothing is sent yet. A call that blocks needs a client whose `timeout_s` is longer than the block.
     """
-    client: Redis = Redis.from_url(
+    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
         url,
+        max_connections=CONNECTIONS_MAX,
+        timeout=timeout_s,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         decode_responses=True,
     )
+    client: Redis = Redis.from_pool(pool)
     return client
 
 

@@ -36,24 +36,27 @@ def _length(script: Script, body: Mapping[str, Any]) -> tuple[int, bool]:
     return min(limit, script.output_tokens), limit < script.output_tokens
 
 
+PIECE_CHARACTERS = 8
+"""Of a tool call's arguments, in one chunk of a stream."""
+
+
 class Chat:
     """OpenAI's chat completions."""
 
     def made(self, script: Script, body: Mapping[str, Any]) -> int:
-        return _length(script, body)[0] * (body.get("n") or 1)
+        return len(_deltas(script, body, 0)[0]) * (body.get("n") or 1)
 
     def plain(self, script: Script, body: Mapping[str, Any], order: int) -> bytes:
-        count, cut = _length(script, body)
-        text = "".join(words(count))
+        deltas, finish = _deltas(script, body, order)
+        message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
+        if script.tool_calls:
+            message["tool_calls"] = [_tool_call(call, order, at) for at, call in enumerate(script.tool_calls)]
+        else:
+            message["content"] = "".join(delta["content"] for delta in deltas)
         answer = {
             **_common(script, body, order, "chat.completion"),
             "choices": [
-                {
-                    "index": index,
-                    "message": {"role": "assistant", "content": text, "refusal": None},
-                    "logprobs": None,
-                    "finish_reason": "length" if cut else "stop",
-                }
+                {"index": index, "message": message, "logprobs": None, "finish_reason": finish}
                 for index in range(body.get("n") or 1)
             ],
         }
@@ -65,7 +68,7 @@ class Chat:
         return orjson.dumps(answer)
 
     def stream(self, script: Script, body: Mapping[str, Any], order: int) -> Iterator[Chunk]:
-        count, cut = _length(script, body)
+        deltas, ending = _deltas(script, body, order)
         choices = body.get("n") or 1
         asked = bool((body.get("stream_options") or {}).get("include_usage"))
         common = _common(script, body, order, "chat.completion.chunk")
@@ -75,21 +78,22 @@ class Chat:
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
             return _event({**common, "choices": [choice], **spare}, tokens)
 
+        content = None if script.tool_calls else ""
         for index in range(choices):
-            yield chunk(index, {"role": "assistant", "content": "", "refusal": None}, None)
-        for at, word in enumerate(words(count)):
+            yield chunk(index, {"role": "assistant", "content": content, "refusal": None}, None)
+        for at, delta in enumerate(deltas):
             if script.error_after == at:
                 yield _event({"error": {"message": "As the script says.", "type": "server_error", "code": None}})
                 return
             if asked and script.usage == "cumulative":
                 spare = {"usage": chat_usage(prompt_tokens(body), (at + 1) * choices)}
             for index in range(choices):
-                yield chunk(index, {"content": word}, None, 1)
+                yield chunk(index, delta, None, 1)
         usage = self._usage(script, body)
         if asked and usage is not None and script.usage == "on_choices":
             spare = {"usage": usage}
         for index in range(choices):
-            yield chunk(index, {}, "length" if cut else "stop")
+            yield chunk(index, {}, ending)
         if asked and usage is not None and script.usage not in ("on_choices", "cumulative"):
             for _ in range(2 if script.usage == "twice" else 1):
                 yield _event({**common, "choices": [], "usage": usage})
@@ -109,6 +113,26 @@ class Chat:
         return chat_usage(prompt_tokens(body), self.made(script, body))
 
 
+def _deltas(script: Script, body: Mapping[str, Any], order: int) -> tuple[list[dict[str, Any]], str]:
+    """What one choice says, one delta for each output token, and its finish reason."""
+    if not script.tool_calls:
+        count, cut = _length(script, body)
+        return [{"content": word} for word in words(count, script.text)], "length" if cut else "stop"
+    deltas = []
+    for at, call in enumerate(script.tool_calls):
+        whole = _tool_call(call, order, at)
+        deltas.append({"index": at, **whole, "function": {**whole["function"], "arguments": ""}})
+        for start in range(0, len(call["arguments"]), PIECE_CHARACTERS):
+            piece = call["arguments"][start : start + PIECE_CHARACTERS]
+            deltas.append({"index": at, "function": {"arguments": piece}})
+    return [{"tool_calls": [delta]} for delta in deltas], "tool_calls"
+
+
+def _tool_call(call: Mapping[str, str], order: int, at: int) -> dict[str, Any]:
+    function = {"name": call["name"], "arguments": call["arguments"]}
+    return {"id": f"call_scripted{order}_{at}", "type": "function", "function": function}
+
+
 class Messages:
     """Anthropic's messages."""
 
@@ -119,7 +143,7 @@ class Messages:
         count, cut = _length(script, body)
         answer = {
             **self._message(script, body, order),
-            "content": [{"type": "text", "text": "".join(words(count))}],
+            "content": [{"type": "text", "text": "".join(words(count, script.text))}],
             "stop_reason": "max_tokens" if cut else "end_turn",
         }
         usage = self._usage(script, body, count)
@@ -133,7 +157,7 @@ class Messages:
             message["usage"] = {**usage, "output_tokens": 1}
         yield _named({"type": "message_start", "message": message})
         yield _named({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
-        for at, word in enumerate(words(count)):
+        for at, word in enumerate(words(count, script.text)):
             if script.error_after == at:
                 error = {"type": "overloaded_error", "message": "As the script says."}
                 yield _named({"type": "error", "error": error})

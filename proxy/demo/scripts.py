@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,7 +22,9 @@ Reports = Literal["honest", "absent", "null", "on_choices", "twice", "cumulative
 class Script:
     """One kind of answer, for `times` requests (0: for good) to `model` (None: to any).
 
-    `usage` is a way of reporting it, or the very object to report. `body` replaces the answer's body, and
+    `text` is what it says over and over, word by word, instead of the harmless words; `tool_calls` (each `name`
+    and `arguments`, a string) come instead of a text. `usage` is a way of reporting it, or the very object to
+    report. `body` replaces the answer's body, and
     `events` those of a stream, byte for byte. `error_after` puts an error event after that many words.
     `breaks_after_bytes` ends the connection in the middle of the body (0: before the head), by a close or a
     reset. `done` False leaves `[DONE]` out. Delays are in seconds.
@@ -36,6 +38,8 @@ class Script:
     body: str | None = None
     events: str | None = None
     output_tokens: int = OUTPUT_TOKENS
+    text: str | None = None
+    tool_calls: Sequence[Mapping[str, str]] = ()
     model_served: str | None = None
     usage: Reports | Mapping[str, Any] = "honest"
     head_delay_s: float = 0.0
@@ -54,9 +58,10 @@ class Script:
         return cls(**fields)
 
 
-def words(count: int) -> list[str]:
+def words(count: int, text: str | None = None) -> list[str]:
     """The first `count` words of a text without end, with the space before them that a token has."""
-    return [("" if at == 0 else " ") + _WORDS[at % len(_WORDS)] for at in range(count)]
+    source = text.split() if text else _WORDS
+    return [("" if at == 0 else " ") + source[at % len(source)] for at in range(count)]
 
 
 def prompt_tokens(body: Mapping[str, Any]) -> int:

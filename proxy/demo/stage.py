@@ -12,7 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from proxy.app.keeper import Serving
 from proxy.policy_files import shipped_policies
 from proxy.settings import DataSettings, LedgerSettings, PolicySettings, RedisSettings, Settings, TelemetrySettings
 
@@ -72,12 +74,13 @@ class Stage:
             }
         )
 
-    def write_config(self, host: str, port: int, admin_host: str, admin_port: int) -> None:
+    def write_config(self, serving: Serving) -> None:
         """What the command line needs to find this gate and its token."""
+        gate, admin = urlsplit(serving.url), urlsplit(serving.admin_url)
         self.config.write_text(
             "# Of a running demo: for `faregate ... --config`.\n"
-            f'[server]\nhost = "{host}"\nport = {port}\n'
-            f'[admin]\nhost = "{admin_host}"\nport = {admin_port}\n'
+            f'[server]\nhost = "{gate.hostname}"\nport = {gate.port}\n'
+            f'[admin]\nhost = "{admin.hostname}"\nport = {admin.port}\n'
         )
 
     def remove(self) -> None:

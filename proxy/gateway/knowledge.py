@@ -6,6 +6,9 @@ remembered facts alone is given only after `confirm` has found them current.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 from proxy.domain.identity import Identity
 from proxy.domain.policy import Policy
 from proxy.gateway.ports import Directory
@@ -22,6 +25,7 @@ class Knowledge:
         self._directory = directory
         self._standings: dict[str, Standing] = {}
         self._policy: Policy | None = None
+        self._reading: dict[str, asyncio.Future[Standing | None]] = {}
 
     async def policy(self) -> Policy:
         """The policy in force, read on first use. May raise `StoreAway` or `DirectoryIncomplete`."""
@@ -41,6 +45,23 @@ class Knowledge:
         standing = self.remembered(digest)
         if standing is not None:
             return standing
+        return await self._shared(digest, self._read)
+
+    async def refresh(self, digest: str) -> Standing | None:
+        """Reads both again after a `Stale`. What is being read already may be too old, so it is only waited for."""
+        if (earlier := self._reading.get(digest)) is not None:
+            await asyncio.wait({earlier})
+        return await self._shared(digest, self._read_again)
+
+    async def _shared(self, digest: str, read: Callable[[str], Awaitable[Standing | None]]) -> Standing | None:
+        """A crowd of first requests, or all that an edit made stale at once, costs one read and not hundreds."""
+        reading = self._reading.get(digest)
+        if reading is None:
+            reading = self._reading[digest] = asyncio.ensure_future(read(digest))
+            reading.add_done_callback(lambda _: self._reading.pop(digest))
+        return await asyncio.shield(reading)
+
+    async def _read(self, digest: str) -> Standing | None:
         policy = await self.policy()
         known = self._standings.get(digest)
         identity = known.identity if known else await self._directory.identity(digest)
@@ -48,8 +69,7 @@ class Knowledge:
             return None
         return self._remember(digest, identity, policy)
 
-    async def refresh(self, digest: str) -> Standing | None:
-        """Reads both again after a `Stale`."""
+    async def _read_again(self, digest: str) -> Standing | None:
         self._standings.pop(digest, None)
         policy = await self._directory.policy()
         if self._policy is None or policy.revision != self._policy.revision:

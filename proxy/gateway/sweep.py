@@ -47,14 +47,17 @@ class Sweeper:
         return expired
 
     async def _sweep_shard(self, shard: int) -> int:
-        expired = 0
+        """Batch after batch, for as long as each brings something to an end: a closed shard does not."""
+        total = 0
         while overdue := await self._store.overdue(shard, BATCH):
+            ended = 0
             for reservation in overdue:
                 settled = await self._store.expire(reservation, orphaned(reservation))
-                expired += settled.outcome == "settled"
-            if len(overdue) < BATCH:
+                ended += settled.outcome == "settled"
+            total += ended
+            if ended == 0 or len(overdue) < BATCH:
                 break
-        return expired
+        return total
 
 
 def orphaned(overdue: OverdueReservation) -> Settlement:

@@ -143,3 +143,9 @@ async def test_an_error_as_the_answer_is_away_for_whoever_waits(store, valkey_ur
     async with connect(valkey_url, 5.0) as client:
         with pytest.raises(StoreAway, match="WRONGTYPE"), store_away():
             await client.hget("faregate:policy", "field")
+
+
+async def test_a_crowd_waits_for_a_connection_instead_of_being_refused(valkey_url):
+    """redis-py's own pool refuses the hundred-and-first caller at once, which would be a 503 for a customer."""
+    async with connect(valkey_url, 5.0) as client:
+        assert all(await asyncio.gather(*(client.ping() for _ in range(300))))

@@ -170,5 +170,6 @@ async def test_denials_are_listed_newest_first(engine) -> None:
         "customer_id": "c3",
         "reason": "budget",
     }
+    assert orjson.loads(orjson.dumps(first.data)) == first.data, "the admin plane must be able to write it"
     late = await reports.denials({"from": datetime(2026, 11, 20, 18, 40, 30, tzinfo=UTC)}, 9, None)
     assert {row["customer_id"] for row in late.data} == {"c2", "c3"}

@@ -178,14 +178,15 @@ end
 -- Write all.
 for i = 1, count do
   local counter = KEYS[7 + i]
-  local amount, ends_us = match(ARGV[13 + i], '^(%d+).-([%d-]+)$')
+  local amount = tonumber(match(ARGV[13 + i], '^%d+'))
   if new_counters and call('EXISTS', counter) == 0 then
-    call('HSET', counter, 'used', 0, 'held', tonumber(amount))
+    local ends_us = match(ARGV[13 + i], '[%d-]+$')
+    call('HSET', counter, 'used', 0, 'held', amount)
     if ends_us ~= '-' then
       call('PEXPIREAT', counter, ceil((ends_us + COUNTER_KEPT_US) / 1000))
     end
   else
-    call('HINCRBY', counter, 'held', tonumber(amount))
+    call('HINCRBY', counter, 'held', amount)
   end
 end
 call('HSET', held, ref, format('%.0f|%.0f|%.0f|', now, tokens_from, tokens_tat)
