@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -15,19 +16,22 @@ from setproctitle import setproctitle
 
 from proxy import __version__
 from proxy.app.admin import admin_deps
+from proxy.app.chaos import Chaos, ChaosFault, ChaosOfWorkers
 from proxy.app.clock import SystemClock, id_maker
 from proxy.app.meters import ProcessMeters
 from proxy.app.policies import LivePolicy
-from proxy.app.reopening import Reopening
-from proxy.app.replay import replay_into
+from proxy.app.reopening import HAND_OVER_S, Reopening
+from proxy.app.replay import Replaying
 from proxy.app.store import Store
 from proxy.app.worker import WorkerConfiguration
 from proxy.budgets.denial_stream import DenialStream
 from proxy.budgets.event_stream import RedisEventStream
+from proxy.budgets.recovery import Recovery
 from proxy.budgets.redis_budgets import WrongShards
 from proxy.budgets.redis_directory import DirectoryProjector
 from proxy.budgets.store_binary import EmbeddedStoreFault
 from proxy.budgets.store_client import StoreUnfit
+from proxy.domain.reservations import LiveReservation
 from proxy.gateway.ports import StoreAway
 from proxy.gateway.sweep import Sweeper
 from proxy.ledger.directory import SqlAccounts
@@ -56,6 +60,7 @@ log = structlog.get_logger(__name__)
 
 REFUSALS = (
     CannotListen,
+    ChaosFault,
     DataInUse,
     EmbeddedStoreFault,
     LedgerTooNew,
@@ -120,6 +125,8 @@ async def _bring_up(
     closing: contextlib.AsyncExitStack,
 ) -> Serving:
     """Each step pushes its own ending, so that all end in the opposite order, whichever step failed."""
+    chaos = Chaos.of(os.environ)
+    chaos.arm_keeper()
     lock = KeeperLock.take(settings.data.dir)
     closing.callback(lock.release)
     claim = await PortClaim.take(settings.server.host, settings.server.port)
@@ -129,14 +136,16 @@ async def _bring_up(
 
     clock, counters, merged, tasks = SystemClock(), Counters(), Merged(), Tasks()
     meters = ProcessMeters(counters, None, clock)
-    store = await Store.open(settings, tasks, closing)
+    store = await Store.open(settings, tasks, closing, chaos.lease_s)
     ledger_url = settings.ledger.url or f"sqlite:///{settings.data.dir / 'ledger.sqlite3'}"
     await migrate(ledger_url)
     engine = open_ledger(ledger_url)
     closing.push_async_callback(engine.dispose)
     projector = DirectoryProjector(store.cold, settings.redis.shards)
     policies = LivePolicy(settings, engine, projector, clock, counters)
-    reopening = Reopening(store.books, engine, policies.publish)
+    spool = settings.data.dir / "spool"
+    replaying = Replaying(store.budgets, Recovery(store.hot, settings.redis.shards), engine, clock)
+    reopening = Reopening(store.books, engine, spool, replaying, policies.publish)
     await store.check_install()
     await reopening.open_blank_shards()
     await store.budgets.adopt_epochs()
@@ -151,13 +160,13 @@ async def _bring_up(
     denials = DenialWriter(DenialStream(store.cold_blocking, settings.redis.shards), engine, clock, consumer)
     closing.push_async_callback(_last_events, writer, denials)
     closing.push_async_callback(tasks.cancel_all, 3.0)
-    sweeper = Sweeper(store.budgets, settings.redis.shards, meters)
+    sweeper = Sweeper(store.budgets, settings.redis.shards, meters, chaos.sweep_s)
     for work, name in (
         (writer.run(), "ledger writer"),
         (denials.run(), "denial writer"),
         (outbox.run(), "directory projection"),
         (sweeper.run(), "sweeper"),
-        (_replay_spools(settings, store), "spools of dead workers"),
+        (_replay_spools(spool, replaying), "spools of dead workers"),
         (store.guard(), "store guard"),
         (reopening.run(), "blank shards"),
     ):
@@ -174,13 +183,14 @@ async def _bring_up(
     message = WorkerConfiguration.message(settings, claim.port, store.url, pepper, keys)
     supervisor = Supervisor(
         settings.server.workers,
-        lambda _index: message,
+        ChaosOfWorkers(chaos, message),
         tasks=tasks,
         counters=counters,
         merged=merged,
         drain_s=settings.server.drain_s,
     )
     closing.push_async_callback(supervisor.stop, signals.quickly)
+    reopening.hand_over = lambda: _handed_over(supervisor)
     await supervisor.start()
     return _announce(settings, claim.port, admin_socket.getsockname()[1], token)
 
@@ -210,12 +220,19 @@ async def _last_events(writer: LedgerWriter, denials: DenialWriter) -> None:
             log.warning("events.left_in_redis", writer=type(stream).__name__, why=str(fault))
 
 
-async def _replay_spools(settings: Settings, store: Store) -> None:
+async def _handed_over(supervisor: Supervisor) -> list[LiveReservation]:
+    rows = await supervisor.hand_over(HAND_OVER_S)
+    return [
+        LiveReservation(**{**row, "counters": tuple(row["counters"]), "amounts": tuple(row["amounts"])})
+        for row in rows
+    ]
+
+
+async def _replay_spools(spool: Path, replaying: Replaying) -> None:
     """What dead workers could not settle is settled for them, as soon as Redis takes it."""
-    replay = replay_into(store.budgets)
     while True:
         try:
-            if count := await drain_dead(settings.data.dir / "spool", replay):
+            if count := await drain_dead(spool, replaying.into_redis):
                 log.info("spool.replayed", settlements=count)
         except StoreAway:
             log.warning("spool.waits_for_redis")

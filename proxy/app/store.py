@@ -27,25 +27,27 @@ BLOCKING_S = 5.0
 class Store:
     """Connections to Redis for each of the keeper's uses, and the embedded server if there is one."""
 
-    def __init__(self, url: str, embedded: EmbeddedStore | None, shards: int) -> None:
+    def __init__(self, url: str, embedded: EmbeddedStore | None, shards: int, lease_s: float) -> None:
         self.url = url
         self.embedded = embedded
         self._shards = shards
         self.cold: Redis = connect(url, COLD_S)
         self.cold_blocking: Redis = connect(url, BLOCKING_S)
         self.hot = HotConnection(url, deadline_s=COLD_S)
-        self.budgets = RedisBudgets(self.hot, shards)
+        self.budgets = RedisBudgets(self.hot, shards, lease_s)
         self.books = ShardBooks(self.hot, shards)
         self.balances = RedisBalances(self.hot, shards)
 
     @classmethod
-    async def open(cls, settings: Settings, tasks: Tasks, closing: contextlib.AsyncExitStack) -> Store:
+    async def open(
+        cls, settings: Settings, tasks: Tasks, closing: contextlib.AsyncExitStack, lease_s: float
+    ) -> Store:
         """Raises `EmbeddedStoreFault`, `StoreUnfit` or `StoreAway`."""
         embedded = None if settings.redis.url else EmbeddedStore(settings.data.dir, settings.redis.fsync)
         if embedded:
             closing.push_async_callback(embedded.stop)
         url = await embedded.start() if embedded else settings.redis.url
-        store = cls(url, embedded, settings.redis.shards)
+        store = cls(url, embedded, settings.redis.shards, lease_s)
         closing.push_async_callback(store._close)
         await check_server(store.cold)
         await store.hot.start()

@@ -14,16 +14,20 @@ from typing import Any
 import structlog
 
 from proxy.app.catalogue import WorkerCatalogue
+from proxy.app.chaos import Chaos
 from proxy.app.clock import SystemClock, id_maker
+from proxy.app.memory import Memory
 from proxy.app.meters import ProcessMeters
 from proxy.app.replay import replay_into
 from proxy.app.upstreams import build_providers, exact_upstreams, warm_up
 from proxy.budgets.balances import RedisBalances
 from proxy.budgets.denial_stream import DenialStream
 from proxy.budgets.hot_connection import HotConnection
+from proxy.budgets.recovery import Recovery
 from proxy.budgets.redis_budgets import RedisBudgets
 from proxy.budgets.redis_directory import RedisDirectory
 from proxy.budgets.store_client import connect
+from proxy.budgets.unrecorded import Unrecorded
 from proxy.gateway.denials import DenialCounts
 from proxy.gateway.drains import Drains
 from proxy.gateway.house import House
@@ -60,6 +64,7 @@ class WorkerConfiguration:
     upstream_keys: Mapping[str, str]
     spool_dir: Path
     log_format: str
+    chaos: Chaos
 
     @classmethod
     def message(
@@ -87,6 +92,7 @@ class WorkerConfiguration:
                 "pepper": message["pepper"].encode(),
                 "upstreams": {n: Upstream.model_validate(u) for n, u in message["upstreams"].items()},
                 "spool_dir": Path(message["spool_dir"]),
+                "chaos": Chaos.read(message["chaos"]),
             }
         )
 
@@ -97,6 +103,7 @@ async def work(control_fd: int) -> int:
     said = WorkerConfiguration.read(message)
     logs = set_up(said.log_format, process=f"worker {said.index}")  # type: ignore[arg-type]
     logs.know_secrets(said.pepper.decode(), *said.upstream_keys.values())
+    said.chaos.arm_worker()
     counters, tasks = Counters(), Tasks()
     report_loop_faults(asyncio.get_running_loop())
     requests = RequestLog(logs, counters)
@@ -107,6 +114,8 @@ async def work(control_fd: int) -> int:
             log.exception("worker.cannot_serve")
             await control.failed(logs.redactor.text(f"{type(fault).__name__}: {fault}"))
             return 1
+        control.hand_over = worker.memory.hand_over
+        tasks.spawn(worker.memory.run(control.behind), "what the ledger has")
         tasks.spawn(control.report_metrics(counters.snapshot), "metrics")
         tasks.spawn(watch_loop_lag(counters), "loop lag")
         tasks.spawn(requests.run(), "request log")
@@ -124,9 +133,10 @@ async def work(control_fd: int) -> int:
 class Worker:
     """The built parts that have to be ended in order."""
 
-    def __init__(self, plane: DataPlane, house: House, denials: DenialCounts) -> None:
+    def __init__(self, plane: DataPlane, house: House, denials: DenialCounts, memory: Memory) -> None:
         self.plane = plane
         self.house = house
+        self.memory = memory
         self._denials = denials
 
     @classmethod
@@ -145,7 +155,8 @@ class Worker:
         closing.push_async_callback(hot.close)
         cold = connect(said.redis_url)
         closing.push_async_callback(cold.aclose)
-        budgets = RedisBudgets(hot, said.shards)
+        unrecorded = Unrecorded()
+        budgets = RedisBudgets(hot, said.shards, said.chaos.lease_s, unrecorded)
         denials = DenialCounts(DenialStream(cold, said.shards), id_maker("den"), meters)
         providers = build_providers(said.upstreams, said.upstream_keys)
         for provider in providers.values():
@@ -168,7 +179,7 @@ class Worker:
             new_request_id=id_maker("req"),
             digest_user=_user_digest(said.pepper),
             drains=Drains(),
-            leases=Leases(budgets, meters),
+            leases=Leases(budgets, meters, said.chaos.renew_s),
         )
 
         async def journey(call: Call) -> None:
@@ -186,7 +197,8 @@ class Worker:
         tasks.spawn(house.leases.run(), "leases")
         tasks.spawn(denials.run(), "denials")
         tasks.spawn(_replay(spool, budgets), "spool")
-        return cls(plane, house, denials)
+        memory = Memory(unrecorded, Recovery(hot, said.shards), budgets, spool, house.leases)
+        return cls(plane, house, denials, memory)
 
     async def drain(self, drain_s: float, quickly: asyncio.Event) -> None:
         """Stops accepting at once; what is under way gets `drain_s`, or until `quickly`."""
@@ -208,6 +220,8 @@ async def _replay(spool: FileSpool, budgets: RedisBudgets) -> None:
         try:
             if count := await spool.drain(replay_into(budgets)):
                 log.info("spool.replayed", settlements=count)
+            # What Redis does not know is left for the keeper, who has the ledger.
+            await spool.hand_over()
         except StoreAway:
             continue
 

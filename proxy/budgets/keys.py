@@ -18,6 +18,13 @@ POLICY = "faregate:policy"
 """String: the newest policy revision."""
 
 
+ALL_COUNTERS = "faregate:{s*}:b:*"
+"""Pattern of every shard's counters."""
+
+ALL_OF_SHARDS = "faregate:{s*}:*"
+"""Pattern of everything that lies in shards."""
+
+
 def secret(digest: str) -> str:
     """String: JSON `{"secret_id", "agent_id", "agent_type_id", "customer_id", "expires_at_ms"}`."""
     return f"faregate:secret:{digest}"
@@ -37,7 +44,8 @@ def secret_field(secret_id: str) -> str:
 class ShardKeys:
     """The keys of one shard. Plain attributes are whole keys; methods add a name to a prefix made once.
 
-    shard     hash: epoch, seq, clock_us, policy, admitted, settled, released, expired
+    shard     hash: epoch, seq, clock_us, policy, admitted, settled, released, expired; full, while the ledger
+              is too far behind to admit more
     held      hash: reference -> "<admitted_us>|<a>|<b>|<amount,...>|<counter key TAB ...>\\n<record>"
               ([a, b) is the virtual interval that the tokens-per-minute limit gave to it)
     leases    zset: reference -> deadline in microseconds of Redis time
@@ -73,6 +81,10 @@ class ShardKeys:
     def counter(self, name: str) -> str:
         """Hash: used, held. `name` is `Counter.name`."""
         return self.counters + name
+
+    def remembered(self) -> tuple[str, ...]:
+        """Prefixes of what a shard remembers of its customers' spending: counters, and references held and done."""
+        return self.counters, self._holding, self._done
 
     def rates(self, customer_id: str) -> str:
         """Hash: requests, tokens; theoretical arrival times in microseconds of Redis time."""

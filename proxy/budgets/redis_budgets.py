@@ -17,11 +17,14 @@ from proxy.budgets import scripts
 from proxy.budgets.inspection import Inspection, inspect_shard
 from proxy.budgets.keys import ShardKeys, secret_field
 from proxy.budgets.scripts import Argument
+from proxy.budgets.top_ups import TOP_UP, top_up_call, top_up_reply
+from proxy.budgets.unrecorded import Unrecorded, Verb
 from proxy.domain.reservations import (
     Closed,
     Counter,
     Exceeded,
     Finished,
+    Full,
     Held,
     Limited,
     Reservation,
@@ -30,6 +33,8 @@ from proxy.domain.reservations import (
     Settlement,
     Stale,
     State,
+    TopUp,
+    TopUpReply,
     WindowPassed,
 )
 from proxy.gateway.ports import OverdueReservation
@@ -38,7 +43,11 @@ FORMAT = "1"
 EXTEND_BATCH = 100
 REMEMBERED_COUNTERS_MOST = 20_000
 
+# Outcomes that have written an event, which the ledger must get whatever becomes of Redis.
+ACKNOWLEDGED = frozenset(("settled", "released", "late", "conflict"))
+
 _CLOSED = Closed()
+_FULL = Full()
 _STATES: dict[bytes, State] = {b"settled": "settled", b"released": "released", b"expired": "expired"}
 _OUTCOMES: dict[bytes, Any] = {
     word.encode(): word
@@ -68,8 +77,15 @@ class _Shard:
 class RedisBudgets:
     """`Budgets` and `Sweepable` of the gateway's ports. `lease_s` is how long a hold lives unless extended."""
 
-    def __init__(self, connection: scripts.Connection, shards: int, lease_s: float = 60) -> None:
+    def __init__(
+        self,
+        connection: scripts.Connection,
+        shards: int,
+        lease_s: float = 60,
+        unrecorded: Unrecorded | None = None,
+    ) -> None:
         self._connection = connection
+        self._unrecorded = unrecorded
         self._shards = [_Shard(number) for number in range(shards)]
         self._lease_us = round(lease_s * 1_000_000)
         self._charge_heads: dict[str, bytes] = {}
@@ -183,7 +199,9 @@ class RedisBudgets:
         keys = shard.keys
         names = self._ending_keys(keys, settlement, keys.rates(settlement.customer_id))
         self._add_charges(arguments, settlement)
-        return _settled(shard, await scripts.SETTLE.run(self._connection, names, arguments))
+        return self._acknowledged(
+            shard, await scripts.SETTLE.run(self._connection, names, arguments), settlement, "settle"
+        )
 
     async def release(self, settlement: Settlement) -> Settled:
         """Gives everything back and writes the terminal event; an unknown reference gets a tombstone."""
@@ -194,7 +212,19 @@ class RedisBudgets:
         keys = shard.keys
         names = self._ending_keys(keys, settlement, keys.rates(settlement.customer_id))
         arguments += map(self._charge_head, settlement.counters)
-        return _settled(shard, await scripts.RELEASE.run(self._connection, names, arguments))
+        return self._acknowledged(
+            shard, await scripts.RELEASE.run(self._connection, names, arguments), settlement, "release"
+        )
+
+    def _acknowledged(self, shard: _Shard, reply: list[Any], settlement: Settlement, verb: Verb) -> Settled:
+        settled = _settled(shard, reply)
+        if self._unrecorded is not None and settled.outcome in ACKNOWLEDGED:
+            self._unrecorded.keep(cast(bytes, shard.epoch), settled.seq, settlement, verb)
+        return settled
+
+    def behind(self) -> list[int]:
+        """The shards that know less than they told this process: their data were put back to an older state."""
+        return [number for number, shard in enumerate(self._shards) if shard.suspect]
 
     async def extend(self, shard: int, observed: Mapping[str, int]) -> frozenset[str]:
         """Renews leases, in batches; returns the references that are held no more.
@@ -216,6 +246,16 @@ class RedisBudgets:
         keys = [shard.keys.shard, shard.keys.leases, shard.keys.observed]
         reply = await scripts.EXTEND.run(self._connection, keys, arguments)
         return frozenset(ref.decode() for ref in reply[1:])
+
+    async def top_up(self, top_up: TopUp) -> TopUpReply:
+        """Holds more for a reservation under way, or no more. Raises `StoreAway`: to be asked again, at no harm."""
+        shard = await self._known(top_up.shard)
+        if shard is None:
+            return _CLOSED
+        call = top_up_call(shard.keys, cast(bytes, shard.epoch), shard.seq, self._lease_us, top_up)
+        reply = top_up_reply(await TOP_UP.run(self._connection, *call))
+        shard.suspect = shard.suspect or isinstance(reply, Closed)
+        return reply
 
     async def overdue(self, shard: int, most: int) -> Sequence[OverdueReservation]:
         """At most `most` reservations whose lease has run out by Redis's own time, the longest overdue first."""
@@ -313,6 +353,8 @@ def _reserve_reply(shard: _Shard, reply: list[Any]) -> ReserveReply:
         return WindowPassed(reply[1])
     if word == b"finished":
         return Finished(_STATES[reply[1]])
+    if word == b"full":
+        return _FULL
     shard.suspect = True
     return _CLOSED
 

@@ -7,13 +7,16 @@ answers `closed`, so nothing is ever admitted against counters that are not know
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from proxy.budgets.keys import ShardKeys
+from proxy.budgets import scripts
+from proxy.budgets.keys import ALL_OF_SHARDS, ShardKeys
 from proxy.budgets.scripts import Connection
+from proxy.domain.reservations import LiveReservation
 from proxy.domain.windows import LIFETIME, parse_duration
 
 BATCH = 500
+LEASE_US = 60_000_000
 # As `reserve` keeps a counter: the window, and 35 days for late settles.
 KEPT_US = 35 * 86_400_000_000
 
@@ -33,8 +36,44 @@ class ShardBooks:
     async def seq(self, shard: int) -> int:
         return int(await self._connection.send(("HGET", self._keys[shard].shard, "seq")) or 0)
 
-    async def restore(self, shard: int, charged: Mapping[str, int], seq: int, epoch: str) -> int:
-        """Opens a blank shard with these counters; returns how many were still of use.
+    async def seqs(self) -> dict[int, int]:
+        """The sequence number of every shard that is open."""
+        asked = (self._connection.send(("HMGET", keys.shard, "epoch", "seq")) for keys in self._keys)
+        found = enumerate(await asyncio.gather(*asked))
+        return {number: int(seq or 0) for number, (epoch, seq) in found if epoch is not None}
+
+    async def close(self, shard: int, recorded_seq: int) -> bool:
+        """Closes a shard that lies behind what the ledger has of it; True if it was open, and is closed now."""
+        return bool(await scripts.CLOSE.run(self._connection, [self._keys[shard].shard], (recorded_seq,)))
+
+    async def clear(self, *shards: int) -> int:
+        """Deletes what closed shards remember of spending: counters, reservations, and how they ended.
+
+        For shards put back to an older state, before `restore`. Their events and denials stay, since the ledger may
+        lack them; so do customers, rate limits and the clock. It goes through all of Redis once, however many shards
+        there are, in batches. Returns the number of keys deleted; ValueError for a shard that is open.
+        """
+        if still_open := set(shards) & (await self.seqs()).keys():
+            raise ValueError(f"Shards {sorted(still_open)} are open: what they remember is in use.")
+        send, deleted = self._connection.send, 0
+        for keys in (self._keys[shard] for shard in shards):
+            deleted += await send(("UNLINK", keys.held, keys.leases, keys.observed))
+            await send(("HDEL", keys.shard, "seq", "admitted", "settled", "released", "expired"))
+        stale = tuple(prefix.encode() for shard in shards for prefix in self._keys[shard].remembered())
+        cursor = b"0"
+        while True:
+            cursor, found = await send(("SCAN", cursor, "MATCH", ALL_OF_SHARDS, "COUNT", BATCH))
+            if keys_found := [key for key in found if key.startswith(stale)]:
+                deleted += await send(("UNLINK", *keys_found))
+            if cursor == b"0":
+                return deleted
+
+    async def restore(
+        self, shard: int, charged: Mapping[str, int], seq: int, epoch: str, live: Sequence[LiveReservation] = ()
+    ) -> int:
+        """Opens a blank shard with these counters and what is under way; returns how many were still of use.
+
+        What is under way is held whatever the limits say: it was admitted, and its provider is working on it.
 
         Counters whose window has passed are left out. What a script may have counted in between cannot be:
         without an epoch it counts nothing.
@@ -42,23 +81,37 @@ class ShardBooks:
         keys, send = self._keys[shard], self._connection.send
         seconds, micros = await send(("TIME",))
         now_us = int(seconds) * 1_000_000 + int(micros)
-        live = [
+        counters = [
             (name, amount, expires)
             for name, amount in charged.items()
-            if (expires := _expires_us(name)) is None or expires > now_us
+            if (expires := expires_us(name)) is None or expires > now_us
         ]
-        for first in range(0, len(live), BATCH):
-            batch = live[first : first + BATCH]
+        for first in range(0, len(counters), BATCH):
+            batch = counters[first : first + BATCH]
             await asyncio.gather(*(send(("HSET", keys.counter(n), "used", a, "held", 0)) for n, a, _ in batch))
             await asyncio.gather(
                 *(send(("PEXPIREAT", keys.counter(n), e // 1000)) for n, _, e in batch if e is not None)
             )
-        await send(("HSET", keys.shard, "seq", seq))
+        await asyncio.gather(*(self._hold(keys, reservation, now_us) for reservation in live))
+        await send(("HSET", keys.shard, "seq", seq, "admitted", len(live)))
         await send(("HSETNX", keys.shard, "epoch", epoch))
-        return len(live)
+        return len(counters)
+
+    async def _hold(self, keys: ShardKeys, live: LiveReservation, now_us: int) -> None:
+        counters = [keys.counter(name) for name in live.counters]
+        amounts = ",".join(map(str, live.amounts))
+        # The rate limits are forgotten, so there is nothing that a settle could give back: an empty interval.
+        kept = f"{live.admitted_us}|0|0|{amounts}|{chr(9).join(counters)}\n{live.record}"
+        send = self._connection.send
+        await asyncio.gather(
+            send(("HSET", keys.held, live.ref, kept)),
+            send(("ZADD", keys.leases, now_us + LEASE_US, live.ref)),
+            send(("SADD", keys.holding(live.customer_id), live.ref)),
+            *(send(("HINCRBY", key, "held", amount)) for key, amount in zip(counters, live.amounts, strict=True)),
+        )
 
 
-def _expires_us(name: str) -> int | None:
+def expires_us(name: str) -> int | None:
     """When a counter may go: well after its window's end, which its name gives to within a few days."""
     *_, window, start = name.rsplit("/", 2)
     if window == LIFETIME:

@@ -19,12 +19,21 @@ _WIDTH_IN_PIPES = 100
 _INDENT = "   "
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever listened has gone (`| head`): the tour ends in order all the same, and rich would just exit."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 class Telling:
     """Writes to stdout; text is taken as it is, and never wrapped where it is meant to be copied."""
 
     def __init__(self) -> None:
         fixed = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_IN_PIPES
-        self._console = Console(markup=False, emoji=False, highlight=False, width=fixed)
+        self._console = _Console(markup=False, emoji=False, highlight=False, width=fixed)
         self._width = max(20, self._console.width - len(_INDENT))
         self._step = 0
 
@@ -69,7 +78,6 @@ class Telling:
                 self._console.print(("" if column == self._width else "\n") + _INDENT, end="")
                 column, piece = 0, piece.lstrip()
             self._console.print(Text(piece, "italic"), end="")
-            self._console.file.flush()
             column += len(piece)
         self._console.print()
 

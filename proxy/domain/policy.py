@@ -86,6 +86,7 @@ class Plan:
     default_max_output_tokens: int | None = None
     min_output_tokens: int = 16
     on_exceed: Literal["refuse", "clamp"] = "refuse"
+    hold: Literal["strict", "rolling"] = "strict"
 
     def allows(self, model_id: str) -> bool:
         return self.models is None or model_id in self.models

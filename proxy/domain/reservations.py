@@ -113,7 +113,37 @@ class Finished:
     state: State
 
 
-ReserveReply = Held | Exceeded | Limited | Stale | WindowPassed | Closed | Finished
+@dataclass(frozen=True, slots=True)
+class Full:
+    """As many events as may wait for the ledger do so: nothing more is admitted until it has caught up."""
+
+
+ReserveReply = Held | Exceeded | Limited | Stale | WindowPassed | Closed | Finished | Full
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """Raises what a reservation holds, all or nothing. `holds` are the new totals: asking twice adds nothing."""
+
+    ref: str
+    shard: int
+    holds: tuple[Hold, ...]
+    observed_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToppedUp:
+    """At least the totals that were asked for are held, and the lease is renewed."""
+
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The reference is not held (any more): its lease ran out, or Redis lost it."""
+
+
+TopUpReply = ToppedUp | Exceeded | Lost | Closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +165,19 @@ class Settlement:
     limits: RateLimits
     usage: tuple[int, int, int]
     event: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LiveReservation:
+    """A reservation under way, as its worker hands it over when Redis has lost it. `record` is JSON text."""
+
+    ref: str
+    shard: int
+    customer_id: str
+    admitted_us: int
+    counters: tuple[str, ...]
+    amounts: tuple[int, ...]
+    record: str
 
 
 @dataclass(frozen=True, slots=True)

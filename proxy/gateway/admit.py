@@ -15,6 +15,7 @@ from proxy.domain.reservations import (
     Closed,
     Exceeded,
     Finished,
+    Full,
     Held,
     Hold,
     Limited,
@@ -30,6 +31,7 @@ from proxy.gateway.identify import SUSPENDED, UNAUTHENTICATED, UNAVAILABLE
 from proxy.gateway.ports import DirectoryIncomplete, StoreAway
 from proxy.gateway.settle import withdraw
 from proxy.gateway.standing import Standing
+from proxy.telemetry.failpoints import reach
 
 # Each turn either admits, refuses, or has learned something new (a revision, a window, a smaller remainder).
 # Whoever is still racing after this many is told to come again.
@@ -69,7 +71,7 @@ async def admit(trail: Trail, standing: Standing, model_id: str, house: House) -
             output_limit = _smaller(reply, reservation, bounds, standing, trail)
         elif isinstance(reply, Limited):
             raise Refused(refuse.rate_limited(reply, standing.plan.rate_limits))
-        elif isinstance(reply, Closed | Finished):
+        elif isinstance(reply, Closed | Finished | Full):
             raise Refused(UNAVAILABLE)
     raise Refused(UNAVAILABLE)
 
@@ -152,6 +154,7 @@ def _admitted(
     event: dict[str, Any],
     house: House,
 ) -> Admission:
+    reach("after_reserve")
     admission = Admission(
         reservation.ref,
         trail.attempts,

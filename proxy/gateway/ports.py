@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from proxy.domain.asks import Ask
 from proxy.domain.identity import Identity
 from proxy.domain.policy import Model, Policy
-from proxy.domain.reservations import Reservation, ReserveReply, Settled, Settlement
+from proxy.domain.reservations import Reservation, ReserveReply, Settled, Settlement, TopUp, TopUpReply
 from proxy.domain.usage import Usage
 
 
@@ -58,6 +58,10 @@ class Budgets(Protocol):
 
     async def extend(self, shard: int, observed: Mapping[str, int]) -> frozenset[str]:
         """Renew the leases of `observed` (reference -> output tokens seen so far); returns those lost."""
+        ...
+
+    async def top_up(self, top_up: TopUp) -> TopUpReply:
+        """Hold more for a reservation under way, all or nothing, and renew its lease."""
         ...
 
 

@@ -11,8 +11,8 @@ import orjson
 from proxy.domain.bounds import Bounds
 from proxy.domain.policy import Budget, Model, RateLimits
 from proxy.domain.pricing import Price
-from proxy.domain.reservations import Counter, Hold
-from proxy.gateway.admission import Trail
+from proxy.domain.reservations import Counter, Hold, LiveReservation
+from proxy.gateway.admission import Admission, Trail
 from proxy.gateway.standing import Standing
 
 
@@ -69,6 +69,20 @@ def record(event: dict[str, Any], standing: Standing, bounds: Bounds, holds: tup
                 for c in (hold.counter for hold in holds)
             ],
         }
+    )
+
+
+def live(admission: Admission) -> LiveReservation:
+    """A reservation under way, complete enough to be held again by a Redis that has lost it."""
+    who = admission.standing.identity
+    return LiveReservation(
+        admission.ref,
+        who.shard,
+        who.customer_id,
+        admission.held.now_us,
+        tuple(hold.counter.name for hold in admission.holds),
+        tuple(hold.amount for hold in admission.holds),
+        record(admission.event, admission.standing, admission.bounds, admission.holds).decode(),
     )
 
 

@@ -15,6 +15,7 @@ from proxy.gateway.house import House
 from proxy.gateway.limits import answer_headers
 from proxy.gateway.ports import Answer, Call, Dispatch, UpstreamFailed
 from proxy.gateway.settle import Charge, Ending, settle
+from proxy.telemetry.failpoints import reach
 
 
 async def carry(admission: Admission, call: Call, house: House) -> UpstreamFailed | None:
@@ -24,7 +25,7 @@ async def carry(admission: Admission, call: Call, house: House) -> UpstreamFaile
         return None
     departure = _Departure(house)
     call.when_gone(departure.begin)
-    house.leases.begin(admission.ref, admission.standing.identity.shard, departure.observed)
+    house.leases.begin(admission, departure.observed)
     try:
         answer = await departure.guard(_send(admission, call, house))
         departure.answer = answer
@@ -50,23 +51,28 @@ async def _send(admission: Admission, call: Call, house: House) -> Answer:
         admission.bounds.output_limit,
         forwarded,
     )
+    reach("before_connect")
     return await house.providers[admission.model.upstream].send(dispatch)
 
 
 async def _plain(answer: Answer, admission: Admission, call: Call, house: House) -> None:
     body = await answer.read()
+    reach("first_byte")
     admission.first_byte_us = house.clock.monotonic_us()
     await settle(admission, _ended(answer, call), house)
+    reach("settled_before_last_byte")
     await call.answer(answer.status, answer_headers(answer, admission), body)
 
 
 async def _stream(answer: Answer, admission: Admission, call: Call, house: House) -> None:
     chunk = await answer.next()
+    reach("first_byte")
     admission.first_byte_us = house.clock.monotonic_us()
     await call.begin(answer.status, answer_headers(answer, admission))
     try:
         while chunk is not None:
             await call.write(chunk)
+            reach("mid_stream")
             chunk = await answer.next()
     except UpstreamFailed as failed:
         await settle(admission, _broken(failed, answer, call), house)
@@ -76,6 +82,7 @@ async def _stream(answer: Answer, admission: Admission, call: Call, house: House
         call.cut()
         return
     await settle(admission, _ended(answer, call), house)
+    reach("settled_before_last_byte")
     await call.end(answer.tail)
 
 

@@ -21,6 +21,7 @@ from proxy.domain.usage import NOTHING_USED, Status, Usage, billable
 from proxy.gateway.admission import Admission
 from proxy.gateway.house import House
 from proxy.gateway.ports import StoreAway
+from proxy.telemetry.failpoints import reach
 
 Charge = Literal["usage", "input_bound", "nothing"]
 
@@ -47,6 +48,7 @@ async def settle(admission: Admission, ending: Ending, house: House) -> None:
     verb: Literal["settle", "release"] = "release" if ending.charge == "nothing" else "settle"
     if verb == "settle":
         admission.trail.charged_request = True
+    reach("before_settle")
     try:
         act = house.budgets.release if verb == "release" else house.budgets.settle
         settled = await act(settlement)
@@ -57,6 +59,7 @@ async def settle(admission: Admission, ending: Ending, house: House) -> None:
         kept = True
     if kept:
         await house.spool.keep(settlement, verb)
+        reach("spool_written")
     house.leases.end(admission.ref)
     _note(admission, ending, house)
 

@@ -25,15 +25,16 @@ BATCH = 100
 class Sweeper:
     """Sweeps the shards, one after another, every five seconds."""
 
-    def __init__(self, store: Sweepable, shards: int, meters: Meters) -> None:
+    def __init__(self, store: Sweepable, shards: int, meters: Meters, sweep_s: float = SWEEP_S) -> None:
         self._store = store
+        self._sweep_s = sweep_s
         self._shards = shards
         self._meters = meters
 
     async def run(self) -> None:
         while True:
             await self.sweep()
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(self._sweep_s)
 
     async def sweep(self) -> int:
         """One round; returns how many reservations were expired."""

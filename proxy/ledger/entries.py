@@ -20,6 +20,7 @@ from proxy.ledger import counter_sums
 from proxy.ledger.engine import writing
 from proxy.ledger.rows import COLUMNS, Row
 from proxy.ledger.tables import moment, set_aside, usage_events
+from proxy.telemetry.failpoints import reach
 
 # One transaction: large enough to pay for its fsync, small enough to let another writer in within 50 ms.
 BATCH_ROWS = 500
@@ -99,6 +100,7 @@ async def _record(engine: AsyncEngine, batch: list[Row], recorded: Recorded, now
         async with writing(engine) as connection:
             inserted = await _insert(connection, batch)
             await counter_sums.add(connection, [row for row in batch if row["id"] in inserted])
+            reach("writer_before_commit")
     except (DBAPIError, OverflowError, orjson.JSONEncodeError) as fault:
         if not _refuses(fault):
             raise

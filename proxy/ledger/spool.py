@@ -82,6 +82,13 @@ class FileSpool:
                     await loop.run_in_executor(self._thread, file.close)
         return total
 
+    async def hand_over(self) -> None:
+        """Lets go of everything kept so far: unlocked, the files are for whoever drains the directory."""
+        async with self._draining:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._finish_file)
+            while self._finished:
+                await asyncio.to_thread(self._finished.pop().close)
+
     async def close(self) -> None:
         """Lets go of the files; what is left in them is for whoever drains the directory."""
         await asyncio.to_thread(self._thread.shutdown)

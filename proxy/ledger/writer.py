@@ -19,6 +19,7 @@ from proxy.gateway.ports import Clock, EventStream, StoreAway, StreamEntry
 from proxy.ledger.denials import Delta, deltas_of, record_denials
 from proxy.ledger.entries import SetAside, put_aside, record_events
 from proxy.ledger.rows import Row, row_of
+from proxy.telemetry.failpoints import reach
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +91,7 @@ class StreamWriter(ABC):
             if self.lag.waiting_since_us is None:
                 self.lag.waiting_since_us = self._clock.now_us()
             await self._record(self._in_hand)
+            reach("committed_before_acknowledge")
             await self._stream.done(self._in_hand)
         except AWAY:
             self.lag.failures_in_a_row += 1

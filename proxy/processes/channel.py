@@ -1,8 +1,10 @@
 """The control channel: JSON lines over a socket pair, one end inherited by the worker.
 
-keeper to worker   {"type": "configuration", ...} first, later {"type": "drain"} or, in haste, {"type": "end"}
+keeper to worker   {"type": "configuration", ...} first; {"type": "hand_over"} when Redis has lost its data; later
+                   {"type": "drain"} or, in haste, {"type": "end"}
 worker to keeper   {"type": "ready"}, {"type": "metrics", "snapshot": {...}}, {"type": "failed", "message": "..."},
-                   {"type": "drained"}
+                   {"type": "drained"}, {"type": "live", "reservations": [...]} and then {"type": "handed_over"},
+                   {"type": "behind", "shards": [...]}
 
 Everything a worker must know comes this way, so that no secret stands in an argument list or an environment.
 The end of one process is the end of file of the other: that is how a worker learns that its keeper is gone.

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from setproctitle import setproctitle
@@ -16,6 +16,8 @@ from proxy.processes.channel import Channel, ChannelBroken, KeeperGone
 EndReason = Literal["keeper asked", "keeper gone", "SIGTERM"]
 _CONFIGURATION_TIMEOUT_S = 10.0
 _FLUSH_TIMEOUT_S = 1.0
+# Reservations in one line of the channel: some kilobytes each.
+_LIVE_A_LINE = 200
 
 
 class WorkerControl:
@@ -32,6 +34,9 @@ class WorkerControl:
         self.ending = asyncio.Event()
         self.quickly = asyncio.Event()
         self.why: EndReason | None = None
+        self.hand_over: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
+        """Called when Redis has lost its data: puts what it had acknowledged where the keeper finds it, and gives
+        the reservations under way, as JSON values."""
 
     @classmethod
     async def open(cls, control_fd: int, title: str = "faregate worker") -> tuple[WorkerControl, dict[str, Any]]:
@@ -73,6 +78,10 @@ class WorkerControl:
             await asyncio.sleep(every_s)
             self.metrics(snapshot())
 
+    def behind(self, shards: list[int]) -> None:
+        """These shards know less than they once told this worker."""
+        self._channel.send("behind", {"shards": shards})
+
     async def drained(self, snapshot: dict[str, Any]) -> None:
         """The last words: the final figures, and that nothing is in flight any more."""
         self._channel.send("metrics", {"snapshot": snapshot})
@@ -105,10 +114,18 @@ class WorkerControl:
             if message is None:
                 self._end("keeper gone")
                 return
+            if message["type"] == "hand_over":
+                await self._hand_over()
             if message["type"] == "end":
                 self.quickly.set()
             if message["type"] in ("drain", "end"):
                 self._end("keeper asked")
+
+    async def _hand_over(self) -> None:
+        live = await self.hand_over() if self.hand_over is not None else []
+        for first in range(0, len(live), _LIVE_A_LINE):
+            self._channel.send("live", {"reservations": live[first : first + _LIVE_A_LINE]})
+        self._channel.send("handed_over")
 
     def _end(self, why: EndReason) -> None:
         self.why = self.why or why

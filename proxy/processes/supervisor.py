@@ -33,6 +33,8 @@ class _Worker:
         self.ready = asyncio.Event()
         self.hearing: asyncio.Task[None] | None = None
         self.said: str | None = None
+        self.live: list[dict[str, Any]] = []
+        self.handed_over = asyncio.Event()
 
 
 class Supervisor:
@@ -64,6 +66,8 @@ class Supervisor:
         self._ready_within_s = ready_within_s
         self._environment = worker_environment(os.environ)
         self._keeping: list[asyncio.Task[None]] = []
+        self.on_behind: Callable[[list[int]], None] | None = None
+        """Told the shards that, by a worker's knowledge, were put back to an older state."""
         self._log = logger("processes")
 
     @property
@@ -103,6 +107,23 @@ class Supervisor:
         results = await asyncio.gather(*(self._end(w, quickly, at_once) for w in self._workers))
         self._count_ready()
         return all(results)
+
+    async def hand_over(self, within_s: float) -> list[dict[str, Any]]:
+        """Asks every worker that serves to hand over what Redis may have lost; returns the reservations under way.
+
+        A worker that does not answer in time is left out: what it has reaches the record later.
+        """
+        asked = [worker for worker in self._workers if worker.channel is not None and worker.ready.is_set()]
+        for worker in asked:
+            worker.live, worker.handed_over = [], asyncio.Event()
+            if worker.channel is not None:
+                worker.channel.send("hand_over")
+        answers = [self._tasks.spawn(worker.handed_over.wait(), "hand over") for worker in asked]
+        if answers:
+            _, late = await asyncio.wait(answers, timeout=within_s)
+            for answer in late:
+                answer.cancel()
+        return [reservation for worker in asked for reservation in worker.live]
 
     async def _bring_up(self, worker: _Worker) -> None:
         """Starts the process and waits until it serves; raises `WorkerFailed` with what it said."""
@@ -147,6 +168,12 @@ class Supervisor:
                 worker.ready.set()
             elif message["type"] == "metrics":
                 self._merged.take(f"worker {worker.index}", message["snapshot"])
+            elif message["type"] == "live":
+                worker.live.extend(message["reservations"])
+            elif message["type"] == "handed_over":
+                worker.handed_over.set()
+            elif message["type"] == "behind" and self.on_behind is not None:
+                self.on_behind(message["shards"])
             elif message["type"] == "failed":
                 worker.said = str(message["message"])
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from functools import partial
+from typing import Any, Protocol, cast
 
 import aiohttp
 from aiohttp import ClientTimeout, TCPConnector
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
@@ -22,7 +24,9 @@ from aiohttp.streams import StreamReader
 from yarl import URL
 
 from proxy.gateway.ports import UpstreamFailed
+from proxy.telemetry.failpoints import reach
 
+NEVER = float("inf")
 KEEPALIVE_S = 15.0
 # How long a connection waits for the end of an answer that has said [DONE], to be used again.
 LINGER_S = 1.0
@@ -68,6 +72,7 @@ class UpstreamConnections:
             )
             protocol.start_timeout()
             protocol.transport.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (self._head, headers, len(body), body))
+            reach("request_sent")
             head, payload = await protocol.read()
             while 100 <= head.code < 200 and head.code != 101:
                 head, payload = await protocol.read()
@@ -82,6 +87,7 @@ class UpstreamConnections:
     async def _connect(self) -> Connection:
         if self._connector is None:
             self._connector = TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
+            self._connector._factory = cast(Any, partial(_Protocol, asyncio.get_running_loop()))
             self._target = ClientRequest("POST", self._url, loop=asyncio.get_running_loop())
         assert self._target is not None
         try:
@@ -101,6 +107,51 @@ class UpstreamConnections:
         if self._connector is not None:
             await self._connector.close()
             self._connector = self._target = None
+
+
+class _Protocol(ResponseHandler):
+    """aiohttp's client protocol without what it does anew for every read.
+
+    It makes a timer for each, and asks for reading to be resumed that was never paused (which parses nothing
+    once more). Here one timer looks, when it runs out, at what is due by then; and only a pause is resumed.
+    """
+
+    _due = NEVER
+    _rings_at = NEVER
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def _reschedule_timeout(self) -> None:
+        if not self._read_timeout:
+            self._due = NEVER
+            return
+        self._due = due = self._loop.time() + self._read_timeout
+        if due < self._rings_at:
+            self._ring(due)
+
+    def _drop_timeout(self) -> None:
+        self._due = NEVER
+
+    def _ring(self, at: float) -> None:
+        if self._read_timeout_handle is not None:
+            self._read_timeout_handle.cancel()
+        self._rings_at = at
+        self._read_timeout_handle = self._loop.call_at(at, self._on_read_timeout)
+
+    def _on_read_timeout(self) -> None:
+        self._read_timeout_handle, self._rings_at = None, NEVER
+        if self._due <= self._loop.time():
+            super()._on_read_timeout()
+        elif self._due is not NEVER:
+            self._ring(self._due)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._read_timeout_handle is not None:
+            self._read_timeout_handle.cancel()
+            self._read_timeout_handle = None
 
 
 class Exchange:

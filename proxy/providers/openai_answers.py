@@ -16,6 +16,7 @@ from proxy.providers.delivered import Delivered
 from proxy.providers.events import WholeEvents, data_of, split
 from proxy.providers.upstream_errors import error_in_answer, request_id_of
 from proxy.providers.usage_readers import read_chat_usage
+from proxy.telemetry.failpoints import reach
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
 MODEL_CHARACTERS_MAX = 256
@@ -62,6 +63,7 @@ class PlainAnswer:
         model = said.get("model")
         self.model_served = model[:MODEL_CHARACTERS_MAX] if isinstance(model, str) else None
         self.usage = read_chat_usage(said.get("usage"))
+        reach("usage_seen")
         if self.usage is None:
             delivered = Delivered()
             delivered.add(body)
@@ -183,6 +185,7 @@ class StreamedAnswer:
         if report is None:
             return True
         self.usage = read_chat_usage(report) or self.usage
+        reach("usage_seen")
         return bool(said.get("choices") or said.get("error") or self._ask.usage_asked)
 
     def _conclude(self) -> None:

@@ -14,7 +14,17 @@ from proxy.budgets.hot_connection import HotConnection
 from proxy.budgets.scripts import Script, StoreRefused
 from proxy.domain.reservations import Held
 
-EVERY = [scripts.RESERVE, scripts.SETTLE, scripts.RELEASE, scripts.EXTEND, scripts.EXPIRE, scripts.INSPECT]
+EVERY = [
+    scripts.RESERVE,
+    scripts.SETTLE,
+    scripts.RELEASE,
+    scripts.EXTEND,
+    scripts.EXPIRE,
+    scripts.INSPECT,
+    scripts.CLOSE,
+    scripts.CORRECT,
+    scripts.RECOUNT,
+]
 
 
 def parts(script: Script) -> tuple[str, str]:

@@ -33,9 +33,12 @@ class House:
 async def open_house(
     folder: Path, plans: Mapping[str, str] | None = None, *, models: str | None = None, **how: Any
 ) -> AsyncIterator[House]:
-    """Serves with these plans beside the usual one; `how` goes to `prepare`."""
+    """Serves with these plans beside the usual one; `how` goes to `prepare`, `{upstream}` in `more` filled in."""
     async with ScriptedUpstream() as upstream:
-        gate = prepare(folder, upstream.url, **how)
+        more = str(how.pop("more", "")).replace("{upstream}", upstream.url)
+        environment = how.pop("environment", {})
+        gate = prepare(folder, upstream.url, more=more, **how)
+        gate.environment.update(environment)
         for name, text in (plans or {}).items():
             gate.write_plan(name, text)
         if models is not None:
@@ -172,3 +175,16 @@ def alive(pid: int) -> bool:
 def kill(pid: int, signal: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal)
+
+
+def family(pid: int) -> set[int]:
+    """A process and all that descend from it now."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.domain.policy import Budget, RateLimits
 from proxy.domain.refusals import Refusal, Refused
-from proxy.domain.reservations import Closed, Exceeded, Held, Limited, Stale, WindowPassed
+from proxy.domain.reservations import Closed, Exceeded, Full, Held, Limited, Stale, WindowPassed
 from proxy.domain.usage import Usage
 from proxy.gateway.journey import serve
 from proxy.gateway.ports import StoreAway, UpstreamFailed
@@ -120,6 +120,7 @@ REFUSALS = [
     (Limited(given.NOW_US, "requests", 1_500_000), 429, "rate_limit_exceeded", 1),
     (Limited(given.NOW_US, "concurrent_requests", 0), 429, "rate_limit_exceeded", 1),
     (Closed(), 503, "gate_unavailable", 1),
+    (Full(), 503, "gate_unavailable", 1),
     (StoreAway(sent=False), 503, "gate_unavailable", 1),
 ]
 

@@ -74,6 +74,7 @@ class Shard:
     seq: int = 0
     clock_us: int = 0
     policy: int = 1
+    full: bool = False
     customers: dict[str, Customer] = field(default_factory=dict)
     balances: dict[str, Balance] = field(default_factory=dict)
     held: dict[str, Hold] = field(default_factory=dict)
@@ -132,6 +133,8 @@ class Shard:
             tokens_tat = tokens_from + math.ceil(rate_tokens * MINUTE_US / tokens_limit)
             if tokens_tat - now > MINUTE_US:
                 return ("limited", now, "tokens", min(tokens_tat - now - MINUTE_US, MINUTE_US))
+        if self.full:
+            return ("full",)
         for w in wanted:
             self.balances.setdefault(w.name, Balance()).held += w.amount
         amounts = {w.name: w.amount for w in wanted}
@@ -194,6 +197,22 @@ class Shard:
             hold.observed = max(hold.observed, observed[ref])
             self.clock_us = now
         return observed.keys() - self.held.keys()
+
+    def top_up(self, now: int, ref: str, totals: dict[str, int], limits: dict[str, int], observed: int) -> Any:
+        if ref not in self.held:
+            return ("lost",)
+        hold = self.held[ref]
+        more = {name: max(0, total - hold.amounts[name]) for name, total in totals.items()}
+        states = {name: self.balances[name] for name in totals}
+        if any(b.used + b.held + more[name] > limits[name] for name, b in states.items()):
+            return ("exceeded", now, tuple((b.used, b.held) for b in states.values()))
+        for name, amount in more.items():
+            self.balances[name].held += amount
+            hold.amounts[name] += amount
+        hold.deadline_us = now + self.lease_us
+        hold.observed = max(hold.observed, observed)
+        self.clock_us = now
+        return ("topped_up", now)
 
     def overdue(self, now: int) -> dict[str, int]:
         return {ref: hold.observed for ref, hold in self.held.items() if hold.deadline_us <= now}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from model import Customer, Shard, Wanted
 from redis import Redis
 
+from proxy.budgets.backlog import ShardBacklog
 from proxy.budgets.hot_connection import HotConnection
 from proxy.budgets.keys import ShardKeys, secret_field
 from proxy.budgets.redis_budgets import RedisBudgets
@@ -22,13 +24,18 @@ from proxy.domain.reservations import (
     Counter,
     Exceeded,
     Finished,
+    Full,
     Held,
     Hold,
     Limited,
+    Lost,
     Reservation,
     ReserveReply,
     Settlement,
     Stale,
+    ToppedUp,
+    TopUp,
+    TopUpReply,
     WindowPassed,
 )
 from proxy.gateway.ports import OverdueReservation
@@ -75,6 +82,7 @@ class Protocol(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.connection = HotConnection(self.url)
         self.budgets = RedisBudgets(self.connection, 16, LEASE_S)
+        self.backlog = ShardBacklog(self.connection, 16)
         self.runner.run(self.connection.start())
         self.runner.run(self.budgets.open_shards("e1"))
         self.now = BASE_US
@@ -194,6 +202,29 @@ class Protocol(RuleBasedStateMachine):
         lost = self.run(self.budgets.extend(NUMBER, observed_by_ref))
         assert lost == self.model.extend(self.now, observed_by_ref)
 
+    @rule(age=refs, totals=amounts, limits=limits, observed=st.integers(0, 9))
+    def top_up(self, age: int, totals: tuple[int, ...], limits: tuple[int, ...], observed: int) -> None:
+        ref = self.ref(age)
+        held = self.asked[ref].holds if ref in self.asked else ()
+        holds = tuple(
+            Hold(replace(h.counter, budget=replace(h.counter.budget, limit=limit)), total)
+            for h, total, limit in zip(held, totals, limits, strict=False)
+        )
+        reply = self.run(self.budgets.top_up(TopUp(ref, NUMBER, holds, observed)))
+        by_name = {h.counter.name: (h.amount, h.counter.budget.limit) for h in holds}
+        expected = self.model.top_up(
+            self.now,
+            ref,
+            {name: total for name, (total, _) in by_name.items()},
+            {name: limit for name, (_, limit) in by_name.items()},
+            observed,
+        )
+        assert words(reply) == expected
+        if isinstance(reply, ToppedUp):
+            for name, (_, limit) in by_name.items():
+                balance = self.model.balances[name]
+                assert balance.used + balance.held <= limit, "I7: overshoot"
+
     @rule(seconds=st.sampled_from((0.000001, 0.3, 1, 20, 61, 3_700)))
     def time_passes(self, seconds: float) -> None:
         self.now += round(seconds * 1_000_000)
@@ -235,6 +266,11 @@ class Protocol(RuleBasedStateMachine):
         elif what == "expiry":
             known.secrets["sec"] = 0 if known.secrets["sec"] else self.now // 1000 + 1
             self.redis.hset(KEYS.customer(customer), secret_field("sec"), known.secrets["sec"])
+
+    @rule(full=st.sampled_from((True, *[False] * 5)))
+    def the_ledger_falls_behind_or_catches_up(self, full: bool) -> None:
+        self.model.full = full
+        self.run(self.backlog.mark(full))
 
     @invariant()
     def redis_holds_what_the_model_holds(self) -> None:
@@ -310,7 +346,7 @@ def charges(settlement: Settlement) -> dict[str, int]:
     return {c.name: amount for c, amount in zip(settlement.counters, settlement.amounts, strict=True)}
 
 
-def words(reply: ReserveReply) -> tuple[Any, ...]:
+def words(reply: ReserveReply | TopUpReply) -> tuple[Any, ...]:
     """A reply in the model's words."""
     match reply:
         case Held(now, requests, tokens):
@@ -327,6 +363,12 @@ def words(reply: ReserveReply) -> tuple[Any, ...]:
             return ("finished", state)
         case Closed():
             return ("closed",)
+        case ToppedUp(now):
+            return ("topped_up", now)
+        case Lost():
+            return ("lost",)
+        case Full():
+            return ("full",)
 
 
 def test_the_scripts_do_what_the_model_does(valkey_url: str) -> None:

@@ -7,7 +7,7 @@
   reference that is finished, or that a release has barred, holds nothing any more. Time is Redis
   time, and never runs backwards. A request's rate limits are asked after its budgets.
 
-  KEYS[1]   shard           hash    epoch, seq, clock_us, policy, admitted
+  KEYS[1]   shard           hash    epoch, seq, clock_us, policy, admitted, full
   KEYS[2]   customer        hash    rev, k:<secret_id> = expires_at_ms (0: never)
   KEYS[3]   rates           hash    requests, tokens: theoretical arrival times in us
   KEYS[4]   holding         set     the customer's held references
@@ -33,7 +33,7 @@
           | {"exceeded", now_us, used, held, used, held, ...}   of all counters, in order
           | {"limited", now_us, "requests" | "tokens" | "concurrent_requests", wait_us}
           | {"stale", "customer" | "secret" | "policy"} | {"window", now_us}
-          | {"finished", "settled" | "released" | "expired"} | {"closed"}
+          | {"finished", "settled" | "released" | "expired"} | {"full"} | {"closed"}
 ]]
 local shard = KEYS[1]
 local customer = KEYS[2]
@@ -91,7 +91,7 @@ end
 
 -- Read all.
 local time = call('TIME')
-local state = call('HMGET', shard, 'epoch', 'seq', 'clock_us', 'policy', 'admitted')
+local state = call('HMGET', shard, 'epoch', 'seq', 'clock_us', 'policy', 'admitted', 'full')
 local now = max(time[1] * 1000000 + time[2], tonumber(state[3] or 0))
 local known = call('HMGET', customer, 'rev', secret_field)
 local finished = call('GET', done)
@@ -173,6 +173,10 @@ if tokens_limit then
   if tokens_tat - now > BURST_US then
     return {'limited', now, 'tokens', min(tokens_tat - now - BURST_US, BURST_US)}
   end
+end
+-- Asked last: whoever would be refused anyway is told why.
+if state[6] then
+  return {'full'}
 end
 
 -- Write all.

@@ -1,0 +1,41 @@
+"""Needed when Redis has lost something: how far the record goes, and charges that only the ledger knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from proxy.budgets.keys import ShardKeys
+from proxy.budgets.restoring import expires_us
+from proxy.budgets.scripts import Argument, Connection, Script
+from proxy.domain.reservations import Settlement
+
+RECORDED = Script("recorded")
+CHARGE = Script("charge")
+
+
+class Recovery:
+    """Raises `StoreAway`."""
+
+    def __init__(self, connection: Connection, shards: int) -> None:
+        self._connection = connection
+        self._keys = [ShardKeys(number) for number in range(shards)]
+
+    async def recorded(self, shard: int) -> tuple[bytes, int]:
+        """(epoch, the highest `seq` up to which the ledger has everything); the epoch is empty while closed."""
+        keys = self._keys[shard]
+        epoch, through = await RECORDED.run(self._connection, [keys.shard, keys.events], [])
+        return epoch, int(through)
+
+    async def charge(
+        self, settlement: Settlement, amounts: Sequence[int]
+    ) -> Literal["charged", "duplicate", "closed"]:
+        """Puts on the counters what the ledger has just recorded for a reference that Redis does not know."""
+        keys = self._keys[settlement.shard]
+        arguments: list[Argument] = [settlement.ref, ",".join(map(str, settlement.usage))]
+        names = [keys.shard, keys.held, keys.done(settlement.ref)]
+        for counter, amount in zip(settlement.counters, amounts, strict=True):
+            names.append(keys.counter(counter.name))
+            arguments += (amount, (expires_us(counter.name) or 0) // 1000)
+        said: bytes = await CHARGE.run(self._connection, names, arguments)
+        return said.decode()  # type: ignore[return-value]
