@@ -89,7 +89,6 @@ def admin_deps(
         return await invariants(store, engine, settings.redis.shards, clock)
 
     async def metrics() -> bytes:
-        counters.set("ledger_backlog_events", await store.backlog())
         return render(merged.total([counters.snapshot()]))
 
     def new_secret() -> tuple[str, str, str]:

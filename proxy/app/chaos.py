@@ -37,6 +37,7 @@ class Chaos:
     lease_s: float = 60.0
     renew_s: float = 20.0
     sweep_s: float = 5.0
+    examine_s: float = 60.0
     keeper_kill: Kill | None = None
     worker_kills: tuple[Kill, ...] = ()
 

@@ -16,9 +16,13 @@ from setproctitle import setproctitle
 
 from proxy import __version__
 from proxy.app.admin import admin_deps
+from proxy.app.backlog import BacklogBound, KeeperFigures
 from proxy.app.chaos import Chaos, ChaosFault, ChaosOfWorkers
 from proxy.app.clock import SystemClock, id_maker
+from proxy.app.doctor import Doctor
+from proxy.app.invariants import examine
 from proxy.app.meters import ProcessMeters
+from proxy.app.older import OlderShards
 from proxy.app.policies import LivePolicy
 from proxy.app.reopening import HAND_OVER_S, Reopening
 from proxy.app.replay import Replaying
@@ -34,11 +38,12 @@ from proxy.budgets.store_client import StoreUnfit
 from proxy.domain.reservations import LiveReservation
 from proxy.gateway.ports import StoreAway
 from proxy.gateway.sweep import Sweeper
+from proxy.ledger.audit import events_set_aside
 from proxy.ledger.directory import SqlAccounts
 from proxy.ledger.engine import open_ledger
-from proxy.ledger.migrate import LedgerTooNew, migrate
+from proxy.ledger.migrate import LedgerTooNew, LedgerUnfit, migrate
 from proxy.ledger.outbox import Projector
-from proxy.ledger.spool import drain_dead
+from proxy.ledger.spool import SpoolDamaged, check_spools, drain_dead
 from proxy.ledger.writer import DenialWriter, LedgerWriter
 from proxy.policy_files import PolicyFaults, watch
 from proxy.processes import (
@@ -64,7 +69,9 @@ REFUSALS = (
     DataInUse,
     EmbeddedStoreFault,
     LedgerTooNew,
+    LedgerUnfit,
     PolicyFaults,
+    SpoolDamaged,
     StoreUnfit,
     StoreAway,
     WorkerFailed,
@@ -136,6 +143,8 @@ async def _bring_up(
 
     clock, counters, merged, tasks = SystemClock(), Counters(), Merged(), Tasks()
     meters = ProcessMeters(counters, None, clock)
+    spool = settings.data.dir / "spool"
+    await asyncio.to_thread(check_spools, spool)
     store = await Store.open(settings, tasks, closing, chaos.lease_s)
     ledger_url = settings.ledger.url or f"sqlite:///{settings.data.dir / 'ledger.sqlite3'}"
     await migrate(ledger_url)
@@ -143,10 +152,11 @@ async def _bring_up(
     closing.push_async_callback(engine.dispose)
     projector = DirectoryProjector(store.cold, settings.redis.shards)
     policies = LivePolicy(settings, engine, projector, clock, counters)
-    spool = settings.data.dir / "spool"
     replaying = Replaying(store.budgets, Recovery(store.hot, settings.redis.shards), engine, clock)
     reopening = Reopening(store.books, engine, spool, replaying, policies.publish)
+    older = OlderShards(store.books, engine, settings.redis.shards, counters)
     await store.check_install()
+    await older.close_older()
     await reopening.open_blank_shards()
     await store.budgets.adopt_epochs()
     await policies.apply()
@@ -161,14 +171,27 @@ async def _bring_up(
     closing.push_async_callback(_last_events, writer, denials)
     closing.push_async_callback(tasks.cancel_all, 3.0)
     sweeper = Sweeper(store.budgets, settings.redis.shards, meters, chaos.sweep_s)
+    bound = BacklogBound(store.waiting, settings.ledger.backlog_max_events, counters)
+    figures = KeeperFigures(counters, writer.lag, sweeper, spool)
+    doctor = Doctor(
+        lambda: examine(store, engine, settings.redis.shards, clock),
+        store.corrections,
+        lambda: events_set_aside(engine),
+        counters,
+        chaos.examine_s,
+    )
     for work, name in (
         (writer.run(), "ledger writer"),
         (denials.run(), "denial writer"),
         (outbox.run(), "directory projection"),
         (sweeper.run(), "sweeper"),
         (_replay_spools(spool, replaying), "spools of dead workers"),
-        (store.guard(), "store guard"),
+        (store.guard(older.look), "store guard"),
+        (older.run(), "older shards"),
         (reopening.run(), "blank shards"),
+        (bound.run(), "backlog bound"),
+        (figures.run(), "keeper's figures"),
+        (doctor.run(), "doctor"),
     ):
         tasks.spawn(work, name)
     if settings.policies.watch:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 
 import structlog
 from redis.asyncio import Redis
 
+from proxy.budgets.backlog import ShardBacklog
 from proxy.budgets.balances import RedisBalances
+from proxy.budgets.correcting import Corrections
 from proxy.budgets.embedded import EmbeddedStore
 from proxy.budgets.event_stream import RedisEventStream
 from proxy.budgets.hot_connection import HotConnection
@@ -36,6 +39,8 @@ class Store:
         self.hot = HotConnection(url, deadline_s=COLD_S)
         self.budgets = RedisBudgets(self.hot, shards, lease_s)
         self.books = ShardBooks(self.hot, shards)
+        self.waiting = ShardBacklog(self.hot, shards)
+        self.corrections = Corrections(self.hot, shards)
         self.balances = RedisBalances(self.hot, shards)
 
     @classmethod
@@ -61,16 +66,12 @@ class Store:
         """How many usage events wait for the ledger."""
         return sum(await RedisEventStream(self.cold, self._shards).backlog())
 
-    async def guard(self) -> None:
-        """Starts the embedded server again whenever it is gone; what it may have lost, `Reopening` sees."""
+    async def guard(self, on_restart: Callable[[], Awaitable[None]]) -> None:
+        """Starts the embedded server again whenever it is gone, and then has looked at what it may have lost."""
         if self.embedded is not None:
-            await self.embedded.guard(_nothing_more)
+            await self.embedded.guard(on_restart)
 
     async def _close(self) -> None:
         await self.hot.close()
         await self.cold.aclose()
         await self.cold_blocking.aclose()
-
-
-async def _nothing_more() -> None:
-    return None

@@ -36,9 +36,7 @@ class ShardBacklog:
             asyncio.gather(*(send(("HGET", keys.shard, "full")) for keys in self._keys)),
         )
         waiting = [keys for keys, length in zip(self._keys, lengths, strict=True) if length]
-        oldest = await asyncio.gather(
-            *(send(("XRANGE", keys.events, "-", "+", "COUNT", 1)) for keys in waiting)
-        )
+        oldest = await asyncio.gather(*(send(("XRANGE", keys.events, "-", "+", "COUNT", 1)) for keys in waiting))
         now_us = int(seconds) * 1_000_000 + int(micros)
         since_us = [int(entries[0][0].split(b"-")[0]) * 1000 for entries in oldest if entries]
         return Waiting(

@@ -9,15 +9,15 @@ I5  every held reservation has exactly one lease and none is long overdue
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from proxy.budgets import scripts
-from proxy.budgets.keys import ShardKeys
+from proxy.budgets.keys import ALL_COUNTERS, ShardKeys
 
 # Counters looked at in one script: enough to be quick, few enough to hold nobody up.
-BATCH = 500
+BATCH = 200
 
 # The sweeper comes by every five seconds; what is overdue for longer than this it has missed.
 SWEPT_WITHIN_US = 15_000_000
@@ -71,12 +71,34 @@ class _Moment:
         return held
 
 
-async def inspect_shard(connection: scripts.Connection, keys: ShardKeys, lease_us: int) -> Inspection:
-    """Looks at a whole shard. Each batch of counters is compared with the reservations of the same moment."""
+async def find_counters(connection: scripts.Connection, shards: Iterable[ShardKeys]) -> dict[int, set[str]]:
+    """The keys of every counter by shard: one walk through Redis, however many shards there are."""
+    prefixes = {keys.counters: keys.number for keys in shards}
+    found: dict[int, set[str]] = {number: set() for number in prefixes.values()}
+    cursor = b"0"
+    while True:
+        cursor, names = await connection.send(("SCAN", cursor, "MATCH", ALL_COUNTERS, "COUNT", BATCH))
+        for name in map(bytes.decode, names):
+            number = prefixes.get(name[: name.index("}") + 4])
+            if number is not None:
+                found[number].add(name)
+        if cursor == b"0":
+            return found
+
+
+async def inspect_shard(
+    connection: scripts.Connection, keys: ShardKeys, lease_us: int, found: Iterable[str] | None = None
+) -> Inspection:
+    """Looks at a whole shard. Each batch of counters is compared with the reservations of the same moment.
+
+    `found`: the keys of its counters, if somebody has looked for them already.
+    """
+    if found is None:
+        found = (await find_counters(connection, [keys]))[keys.number]
     first = await _moment(connection, keys, ())
     counters: dict[str, tuple[int, int]] = {}
     wrong: dict[str, tuple[int, int]] = {}
-    async for batch in _counters(connection, keys, first.held_by_counter()):
+    for batch in _batches({*found, *first.held_by_counter()}):
         moment = await _moment(connection, keys, batch)
         held = moment.held_by_counter()
         counters |= moment.balances
@@ -123,24 +145,10 @@ def _leased(moment: _Moment, lease_us: int) -> Iterable[Check]:
     yield Check("I5", longest_us < most_us, f"overdue for {max(longest_us, 0)} us", f"less than {most_us} us")
 
 
-async def _counters(
-    connection: scripts.Connection, keys: ShardKeys, held: Iterable[str]
-) -> AsyncIterator[Sequence[str]]:
-    """The keys of every counter, in batches: those that are held, and whatever SCAN finds besides."""
-    unseen = set(held)
-    seen: set[str] = set()
-    pattern = keys.counters + "*"
-    cursor = b"0"
-    while True:
-        cursor, found = await connection.send(("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH))
-        unseen.update(name.decode() for name in found)
-        unseen -= seen
-        while unseen and (cursor == b"0" or len(unseen) >= BATCH):
-            batch = [unseen.pop() for _ in range(min(BATCH, len(unseen)))]
-            seen.update(batch)
-            yield batch
-        if cursor == b"0":
-            return
+def _batches(names: Iterable[str]) -> Iterator[Sequence[str]]:
+    every = list(names)
+    for first in range(0, len(every), BATCH):
+        yield every[first : first + BATCH]
 
 
 async def _moment(connection: scripts.Connection, keys: ShardKeys, counters: Sequence[str]) -> _Moment:

@@ -83,7 +83,7 @@ class ShardKeys:
         return self.counters + name
 
     def remembered(self) -> tuple[str, ...]:
-        """Prefixes of what a shard remembers of its customers' spending: counters, and references held and done."""
+        """Prefixes of what a shard remembers of spending: counters, and references held and done."""
         return self.counters, self._holding, self._done
 
     def rates(self, customer_id: str) -> str:

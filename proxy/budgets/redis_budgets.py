@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from proxy.budgets import keys as store_keys
 from proxy.budgets import scripts
-from proxy.budgets.inspection import Inspection, inspect_shard
+from proxy.budgets.inspection import Inspection, find_counters, inspect_shard
 from proxy.budgets.keys import ShardKeys, secret_field
 from proxy.budgets.scripts import Argument
 from proxy.budgets.top_ups import TOP_UP, top_up_call, top_up_reply
@@ -132,9 +132,16 @@ class RedisBudgets:
                 f" {FORMAT}. Run the version that wrote it, or point redis.url at a Redis of its own."
             )
 
-    async def inspect(self, shard: int) -> Inspection:
-        """Checks the invariants of one shard: balances, conservation and leases (reservation.md 3.5)."""
-        return await inspect_shard(self._connection, self._shards[shard].keys, self._lease_us)
+    async def inspect(self, shard: int, counters: Iterable[str] | None = None) -> Inspection:
+        """Checks the invariants of one shard: balances, conservation and leases (reservation.md 3.5).
+
+        `counters`: the keys of its counters by `find_counters`; looked for here if they are not given.
+        """
+        return await inspect_shard(self._connection, self._shards[shard].keys, self._lease_us, counters)
+
+    async def find_counters(self) -> dict[int, set[str]]:
+        """The keys of every counter, by shard."""
+        return await find_counters(self._connection, (shard.keys for shard in self._shards))
 
     async def _known(self, number: int) -> _Shard | None:
         """The shard, its epoch read on first use; None while it has none."""

@@ -49,9 +49,9 @@ class ShardBooks:
     async def clear(self, *shards: int) -> int:
         """Deletes what closed shards remember of spending: counters, reservations, and how they ended.
 
-        For shards put back to an older state, before `restore`. Their events and denials stay, since the ledger may
-        lack them; so do customers, rate limits and the clock. It goes through all of Redis once, however many shards
-        there are, in batches. Returns the number of keys deleted; ValueError for a shard that is open.
+        For shards put back to an older state, before `restore`. Their events and denials stay, since the ledger
+        may lack them; so do customers, rate limits and the clock. It goes through all of Redis once, however many
+        shards there are, in batches. Returns the number of keys deleted; ValueError for a shard that is open.
         """
         if still_open := set(shards) & (await self.seqs()).keys():
             raise ValueError(f"Shards {sorted(still_open)} are open: what they remember is in use.")

@@ -21,6 +21,7 @@ _FACTS = [
     ("default output", "default_max_output_tokens"),
     ("rate limits", "rate_limits"),
     ("on exceed", "on_exceed"),
+    ("hold", "hold"),
 ]
 _BUDGETS = [
     ("budget", "id"),

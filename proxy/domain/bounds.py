@@ -10,7 +10,7 @@ from proxy.domain.policy import Budget
 from proxy.domain.pricing import Price, bound_pico
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bounds:
     """The upper bounds of one attempt: input tokens, output tokens of one choice, choices, requests (0 or 1)."""
 

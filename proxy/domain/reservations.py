@@ -2,6 +2,8 @@
 
 A reservation is `held`, then `settled`, `released` or `expired` (reservation.md 3.2). Its reference is the
 usage event's id, `{request_id}:{attempt}`.
+
+What every request makes anew is not frozen: that would make its making three times as dear.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Counter:
     ends_us: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hold:
     """An amount asked of one counter, in its meter's unit."""
 
@@ -39,7 +41,7 @@ class Hold:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reservation:
     """What the `reserve` script is asked to hold, all or nothing.
 
@@ -61,7 +63,7 @@ class Reservation:
     record: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held:
     """Admitted. `*_tat_us` are the GCRA's theoretical arrival times after this request (0: no limit)."""
 
@@ -146,7 +148,7 @@ class Lost:
 TopUpReply = ToppedUp | Exceeded | Lost | Closed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settlement:
     """The end of an attempt that was carried: what each counter is really charged, and the event that says so.
 
@@ -180,7 +182,7 @@ class LiveReservation:
     record: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settled:
     """What became of a settlement or a release.
 

@@ -39,7 +39,9 @@ class Trail:
 class Admission:
     """A reservation that is held: for whom, for which model, within which bounds.
 
-    `event` is the part of the usage event that is known by now. `ref` is `{request_id}:{attempt}`.
+    `bounds` and `holds` are what is held, which a rolling hold raises as the answer comes; `output_limit` is what
+    is sent upstream, and larger than the bounds' only there. `event` is the part of the usage event that is known
+    by now. `ref` is `{request_id}:{attempt}`.
     """
 
     ref: str
@@ -48,6 +50,7 @@ class Admission:
     standing: Standing
     model: Model
     bounds: Bounds
+    output_limit: int
     holds: tuple[Hold, ...]
     held: Held
     event: dict[str, Any]

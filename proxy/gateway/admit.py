@@ -29,6 +29,7 @@ from proxy.gateway.admission import Admission, Trail
 from proxy.gateway.house import House
 from proxy.gateway.identify import SUSPENDED, UNAUTHENTICATED, UNAVAILABLE
 from proxy.gateway.ports import DirectoryIncomplete, StoreAway
+from proxy.gateway.rolling import first_slice, rolls
 from proxy.gateway.settle import withdraw
 from proxy.gateway.standing import Standing
 from proxy.telemetry.failpoints import reach
@@ -47,7 +48,8 @@ async def admit(trail: Trail, standing: Standing, model_id: str, house: House) -
     for _ in range(TURNS_MAX):
         try:
             model = entitled(standing, model_id, trail, house)
-            bounds = bound(standing, model, trail, output_limit)
+            rolling = rolls(standing.plan, trail.ask)
+            whole = bound(standing, model, trail, None if rolling else output_limit)
         except Refused as refused:
             if not await _confirmed(standing, house):
                 standing = await _refreshed(standing, house)
@@ -56,10 +58,11 @@ async def admit(trail: Trail, standing: Standing, model_id: str, house: House) -
             ):
                 raise
             continue
-        reservation, event = _reservation(trail, standing, model, bounds, house)
+        bounds = first_slice(whole, output_limit) if rolling else whole
+        reservation, event = _reservation(trail, standing, model, bounds, whole.tokens, house)
         reply = await _reserve(reservation, event, house)
         if type(reply) is Held:
-            return _admitted(trail, standing, model, bounds, reservation, reply, event, house)
+            return _admitted(trail, standing, model, bounds, whole.output_limit, reservation, reply, event, house)
         if isinstance(reply, Stale):
             standing = await _refreshed(standing, house)
         elif isinstance(reply, WindowPassed):
@@ -118,15 +121,13 @@ def bound(standing: Standing, model: Model, trail: Trail, output_limit: int | No
 
 
 def _reservation(
-    trail: Trail, standing: Standing, model: Model, bounds: Bounds, house: House
+    trail: Trail, standing: Standing, model: Model, bounds: Bounds, rate_tokens: int, house: House
 ) -> tuple[Reservation, dict[str, Any]]:
     who = standing.identity
     counters = standing.counters(model.id, house.clock.store_now_us())
-    holds = tuple(
-        Hold(counter, amount(counter.budget.meter, bounds))
-        for counter in counters
-        if bounds.requests or counter.budget.meter != "requests"
-    )
+    if not bounds.requests:
+        counters = tuple([counter for counter in counters if counter.budget.meter != "requests"])
+    holds = tuple([Hold(counter, amount(counter.budget.meter, bounds)) for counter in counters])
     event = records.opening(trail, standing, model, holds)
     reservation = Reservation(
         event["id"],
@@ -138,7 +139,7 @@ def _reservation(
         trail.attempts == 0,
         holds,
         standing.plan.rate_limits,
-        bounds.tokens,
+        rate_tokens,
         records.record(event, standing, bounds, holds),
     )
     return reservation, event
@@ -149,6 +150,7 @@ def _admitted(
     standing: Standing,
     model: Model,
     bounds: Bounds,
+    output_limit: int,
     reservation: Reservation,
     held: Held,
     event: dict[str, Any],
@@ -162,6 +164,7 @@ def _admitted(
         standing,
         model,
         bounds,
+        output_limit,
         reservation.holds,
         held,
         event,
@@ -189,8 +192,12 @@ def _smaller(reply: Exceeded, reservation: Reservation, bounds: Bounds, standing
     ]
     affordable = affordable_output(bounds, left)
     chosen_by_client = trail.ask.output_limit is not None
-    may_lower = not chosen_by_client or plan.on_exceed == "clamp"
-    least = 1 if chosen_by_client else plan.min_output_tokens
+    if rolls(plan, trail.ask):
+        # Whose limit it is does not matter: the rest is held later, or the stream ends earlier.
+        may_lower, least = True, min(plan.min_output_tokens, bounds.output_limit)
+    else:
+        may_lower = not chosen_by_client or plan.on_exceed == "clamp"
+        least = 1 if chosen_by_client else plan.min_output_tokens
     if may_lower and least <= affordable < bounds.output_limit:
         return affordable
     raise Refused(refuse.budget(reply, reservation.holds, affordable, standing))

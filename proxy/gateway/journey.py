@@ -30,7 +30,7 @@ async def serve(call: Call, house: House) -> None:
         while failed is not None and not call.gone:
             following = await _fall_back(failed, admission, house)
             if following is None:
-                raise Refused(refuse.upstream(failed, trail.skipped))
+                raise Refused(refuse.upstream(failed, trail.skipped, trail.ask.body.get("messages")))
             admission = following
             failed = await carry(admission, call, house)
     except Refused as refused:

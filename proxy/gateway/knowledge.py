@@ -48,7 +48,7 @@ class Knowledge:
         return await self._shared(digest, self._read)
 
     async def refresh(self, digest: str) -> Standing | None:
-        """Reads both again after a `Stale`. What is being read already may be too old, so it is only waited for."""
+        """Reads both again after a `Stale`. What is being read by now may be too old, so it is only waited for."""
         if (earlier := self._reading.get(digest)) is not None:
             await asyncio.wait({earlier})
         return await self._shared(digest, self._read_again)

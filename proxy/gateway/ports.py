@@ -175,7 +175,7 @@ class Denials(Protocol):
     def count(self, key: DenialKey, request_id: str, message: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dispatch:
     """One attempt as a provider gets it. `output_limit` is always sent upstream, under the model's own name."""
 
@@ -247,6 +247,14 @@ class Answer(Protocol):
 
     def observed_output_tokens(self) -> int:
         """An estimate of the output delivered so far; at least one token per event that carries text."""
+        ...
+
+    async def end_by_length(self) -> bytes:
+        """End a stream here as if its output limit were reached: drops the upstream, sets `usage` and `tail`.
+
+        Returns the wire's own last events, to go out before `tail`; empty where the output has ended by itself or
+        is in the middle of an event, so that nothing is ended and `next` goes on.
+        """
         ...
 
     def error_event(self, message: str, code: str) -> bytes:

@@ -42,17 +42,22 @@ def opening(trail: Trail, standing: Standing, model: Model, holds: tuple[Hold, .
         "fallback_reason": trail.fallback_reason,
         "kind": "terminal",
         "price_version": model.price.version if model.price else None,
-        "held": [
-            {
-                "budget_id": hold.counter.budget.id,
-                "window_start": hold.counter.starts_us,
-                "grant_id": None,
-                "amount": hold.amount,
-            }
-            for hold in holds
-        ],
+        "held": held(holds),
         "queued_ms": 0,
     }
+
+
+def held(holds: tuple[Hold, ...]) -> list[dict[str, Any]]:
+    """The event's `held`."""
+    return [
+        {
+            "budget_id": hold.counter.budget.id,
+            "window_start": hold.counter.starts_us,
+            "grant_id": None,
+            "amount": hold.amount,
+        }
+        for hold in holds
+    ]
 
 
 def record(event: dict[str, Any], standing: Standing, bounds: Bounds, holds: tuple[Hold, ...]) -> bytes:

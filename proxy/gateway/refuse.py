@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from proxy.domain.bounds import first_exceeded
 from proxy.domain.denials import denial_message
 from proxy.domain.policy import Plan, Policy, RateLimits
+from proxy.domain.quotations import without_quotations
 from proxy.domain.refusals import BudgetState, Refusal
 from proxy.domain.reservations import Exceeded, Hold, Limited
 from proxy.gateway.ports import UpstreamFailed
@@ -139,19 +141,23 @@ def budget(reply: Exceeded, holds: tuple[Hold, ...], affordable: int, standing: 
     )
 
 
-def upstream(failed: UpstreamFailed, skipped: Mapping[str, str] | None) -> Refusal:
+def upstream(failed: UpstreamFailed, skipped: Mapping[str, str] | None, messages: Any) -> Refusal:
     """What the client reads when every attempt failed: the last upstream's trouble, in the gate's own words.
 
     An upstream's complaint about its key, its access or its own quota is the operator's trouble and no
-    matter for a customer: 502. What concerns the request itself keeps its status.
+    matter for a customer: 502. What concerns the request itself keeps its status and the upstream's words, but
+    for those that it quotes of the `messages`: an error is shown and logged where a prompt must not be.
     """
+    said: str | None = failed.message
+    if failed.blame == "request":
+        said = without_quotations(failed.message, messages)
     status = failed.status if failed.blame != "operator" else None
     if status is None or status < 400:
         status = 504 if failed.error_type.endswith("timeout") else 502
     told = "".join(f" Fallback {_shown(model)} was skipped: {why}." for model, why in (skipped or {}).items())
     return Refusal(
         "upstream",
-        failed.message + told,
+        (said or "The model's provider refused the request.") + told,
         status,
         code=failed.code or failed.error_type,
         type="invalid_request_error" if failed.blame == "request" else "upstream_error",

@@ -14,8 +14,12 @@ from proxy.gateway.admission import Admission
 from proxy.gateway.house import House
 from proxy.gateway.limits import answer_headers
 from proxy.gateway.ports import Answer, Call, Dispatch, UpstreamFailed
+from proxy.gateway.rolling import RollingHold
 from proxy.gateway.settle import Charge, Ending, settle
 from proxy.telemetry.failpoints import reach
+
+BUDGET_SPENT = "budget_spent"
+"""`error_type` of a stream that a rolling hold has ended: it succeeded, and is shorter than it might have been."""
 
 
 async def carry(admission: Admission, call: Call, house: House) -> UpstreamFailed | None:
@@ -48,7 +52,7 @@ async def _send(admission: Admission, call: Call, house: House) -> Answer:
         admission.attempt,
         admission.trail.ask,
         admission.model,
-        admission.bounds.output_limit,
+        admission.output_limit,
         forwarded,
     )
     reach("before_connect")
@@ -69,10 +73,16 @@ async def _stream(answer: Answer, admission: Admission, call: Call, house: House
     reach("first_byte")
     admission.first_byte_us = house.clock.monotonic_us()
     await call.begin(answer.status, answer_headers(answer, admission))
+    rolling = (
+        RollingHold(admission, answer, house) if admission.output_limit > admission.bounds.output_limit else None
+    )
+    cut_short = b""
     try:
         while chunk is not None:
             await call.write(chunk)
             reach("mid_stream")
+            if rolling is not None and not await rolling.covers(len(chunk)):
+                cut_short = await answer.end_by_length()
             chunk = await answer.next()
     except UpstreamFailed as failed:
         await settle(admission, _broken(failed, answer, call), house)
@@ -81,9 +91,12 @@ async def _stream(answer: Answer, admission: Admission, call: Call, house: House
         )
         call.cut()
         return
-    await settle(admission, _ended(answer, call), house)
+    ending = _ended(answer, call)
+    if cut_short:
+        ending.error_type = BUDGET_SPENT
+    await settle(admission, ending, house)
     reach("settled_before_last_byte")
-    await call.end(answer.tail)
+    await call.end(cut_short + answer.tail)
 
 
 def _ended(answer: Answer, call: Call) -> Ending:

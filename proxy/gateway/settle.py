@@ -83,7 +83,7 @@ def _note(admission: Admission, ending: Ending, house: House) -> None:
 def settlement_of(admission: Admission, ending: Ending, house: House) -> Settlement:
     """The settlement: amounts by counter, and the whole usage event."""
     bounds, usage = admission.bounds, ending.usage
-    counters = tuple(hold.counter for hold in admission.holds)
+    counters = tuple([hold.counter for hold in admission.holds])
     cost = cost_pico(usage, bounds.price) if bounds.price and usage.source != "none" else 0
     if ending.charge == "usage":
         amounts = charged_amounts(counters, usage, cost, bounds.requests)
@@ -123,7 +123,7 @@ def charged_amounts(counters: Iterable[Counter], usage: Usage, cost: int, reques
         "requests": requests,
         "cost_usd": microusd_charged(cost),
     }
-    return tuple(by_meter[counter.budget.meter] for counter in counters)
+    return tuple([by_meter[counter.budget.meter] for counter in counters])
 
 
 def closing(

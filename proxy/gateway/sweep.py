@@ -23,13 +23,14 @@ BATCH = 100
 
 
 class Sweeper:
-    """Sweeps the shards, one after another, every five seconds."""
+    """Sweeps the shards, one after another, every five seconds. `expired`: how many it has ended so far."""
 
     def __init__(self, store: Sweepable, shards: int, meters: Meters, sweep_s: float = SWEEP_S) -> None:
         self._store = store
         self._sweep_s = sweep_s
         self._shards = shards
         self._meters = meters
+        self.expired = 0
 
     async def run(self) -> None:
         while True:
@@ -55,6 +56,7 @@ class Sweeper:
             for reservation in overdue:
                 settled = await self._store.expire(reservation, orphaned(reservation))
                 ended += settled.outcome == "settled"
+            self.expired += ended
             total += ended
             if ended == 0 or len(overdue) < BATCH:
                 break
@@ -77,7 +79,9 @@ def orphaned(overdue: OverdueReservation) -> Settlement:
         "latency_ms": None,
         "ttft_ms": None,
     }
-    event = closing(known.event, ending, usd_text(cost) if known.price else None, times)
+    # A rolling hold may have been raised since its record was written.
+    held = [{**hold, "amount": a} for hold, a in zip(known.event["held"], overdue.amounts, strict=True)]
+    event = closing({**known.event, "held": held}, ending, usd_text(cost) if known.price else None, times)
     return Settlement(
         overdue.ref,
         known.event["customer_id"],

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import and_, exists, select
+from sqlalchemy import ColumnElement, and_, exists, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy.ledger.engine import reading
-from proxy.ledger.tables import moment, plan_versions, usage_events
+from proxy.ledger.tables import plan_versions, set_aside, usage_events
 
 DAY_US = 86_400_000_000
 SHOWN_MAX = 20
+# Written out, not bound: else SQLite does not see that the index of corrections has all that is asked for.
+TERMINAL: ColumnElement[str] = literal_column("'terminal'")
 
 
 async def unmatched_rows(engine: AsyncEngine, now_us: int) -> list[str]:
@@ -26,9 +28,7 @@ async def unmatched_rows(engine: AsyncEngine, now_us: int) -> list[str]:
     )
     wanted = (
         select(usage_events.c.id)
-        .where(
-            usage_events.c.admitted_at >= moment(now_us - DAY_US), usage_events.c.kind == "correction", ~terminal
-        )
+        .where(usage_events.c.admitted_at >= now_us - DAY_US, usage_events.c.kind != TERMINAL, ~terminal)
         .limit(SHOWN_MAX)
     )
     async with reading(engine) as connection:
@@ -46,11 +46,22 @@ async def highest_limits(engine: AsyncEngine) -> dict[tuple[str, str, str], int]
     return highest
 
 
+async def events_set_aside(engine: AsyncEngine) -> int:
+    """How many events the ledger has refused, so that what they were charged is missing in its sums."""
+    async with reading(engine) as connection:
+        return int(await connection.scalar(select(func.count()).select_from(set_aside)) or 0)
+
+
 async def overrun(engine: AsyncEngine, shard: int, counter: str) -> int:
     """What the attempts of a counter were charged beyond what was held for them."""
     columns = (usage_events.c.held, usage_events.c.charged)
-    customer_id = counter.split("/", 1)[0]
-    wanted = select(*columns).where(usage_events.c.customer_id == customer_id, usage_events.c.shard == shard)
+    customer_id, *_, starts_us = counter.split("/")
+    wanted = select(*columns).where(
+        usage_events.c.customer_id == customer_id,
+        usage_events.c.shard == shard,
+        # Admitted within the window, by Redis's clock; the day is for clocks that were put right since.
+        usage_events.c.admitted_at >= int(starts_us) - DAY_US,
+    )
     total = 0
     async with reading(engine) as connection:
         async for held, charged in await connection.stream(wanted):

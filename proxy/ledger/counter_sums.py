@@ -47,3 +47,18 @@ async def charged_by_counter(engine: AsyncEngine, shard: int) -> tuple[dict[str,
         by_counter = {counter: int(amount) for counter, amount in sums}
         seq = await connection.scalar(select(func.max(usage_events.c.seq)).where(usage_events.c.shard == shard))
     return by_counter, int(seq or 0)
+
+
+async def highest_seqs(engine: AsyncEngine, shards: Iterable[int]) -> dict[int, int]:
+    """The highest `seq` recorded of each of these shards, 0 for none. Each is one step down an index."""
+    asked = list(shards)
+    highest = [
+        select(func.max(usage_events.c.seq))
+        .where(usage_events.c.shard == shard)
+        .scalar_subquery()
+        .label(f"s{shard}")
+        for shard in asked
+    ]
+    async with reading(engine) as connection:
+        row = (await connection.execute(select(*highest))).one()
+    return {shard: int(seq or 0) for shard, seq in zip(asked, row, strict=True)}

@@ -13,7 +13,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from proxy.ledger.engine import open_ledger, writing
@@ -29,12 +30,28 @@ class LedgerTooNew(Exception):
     """The ledger has a schema that this Faregate does not know."""
 
 
+class LedgerUnfit(Exception):
+    """The ledger cannot be opened; the message says which, why, and what to do."""
+
+
 async def migrate(url: str) -> str:
     """Runs every step that the ledger lacks, all or none, and returns the schema's revision.
 
-    Raises `LedgerTooNew` for a ledger of a newer Faregate, `TimeoutError` when another migration holds the lock
-    for longer than `MIGRATION_S`.
+    Raises `LedgerTooNew` for a ledger of a newer Faregate, and `LedgerUnfit` for one that does not answer, is no
+    database, or on which another migration holds the lock for longer than `MIGRATION_S`.
     """
+    try:
+        return await _migrate(url)
+    except (SQLAlchemyError, OSError, TimeoutError) as fault:
+        where = make_url(url).render_as_string(hide_password=True)
+        why = str(getattr(fault, "orig", None) or fault) or "it does not answer in time"
+        raise LedgerUnfit(
+            f"The ledger {where} cannot be opened: {why}. Start that database, or set ledger.url to the right one;"
+            " a damaged SQLite file is to be restored from a backup."
+        ) from fault
+
+
+async def _migrate(url: str) -> str:
     engine = open_ledger(url, statement_s=MIGRATION_S)
     try:
         async with _alone(engine), writing(engine) as connection:

@@ -24,6 +24,8 @@ from proxy.ledger.spool_records import Damage, SpoolRecord, Verb, framed, unfram
 
 log = structlog.get_logger(__name__)
 
+LINES_SHOWN = 5
+
 # Applies one settlement; False if it must be offered again later (a closed shard). Raises `StoreAway`.
 Replay = Callable[[Settlement, Verb], Awaitable[bool]]
 
@@ -116,6 +118,29 @@ class FileSpool:
 def spools_in(directory: Path) -> list[Path]:
     """The spool files that nobody writes: those of dead workers, oldest first."""
     return [path for path in sorted(directory.glob("*.spool")) if not _is_locked(path)]
+
+
+class SpoolDamaged(Exception):
+    """A spool file holds what is no settlement; the message says where, and how to go on."""
+
+
+def check_spools(directory: Path) -> None:
+    """Before a start: raises `SpoolDamaged` for the first file of a dead worker that cannot be read whole.
+
+    What a damaged line settled was bought, so that somebody should know of it before anything else is spent. A
+    torn last line is what a crash leaves: its write was never acknowledged.
+    """
+    for path in spools_in(directory):
+        content = path.read_bytes()
+        inner = [item for item in unframed(content) if isinstance(item, Damage) and not item.torn]
+        if inner:
+            lines = ", ".join(str(content.count(b"\n", 0, damage.offset) + 1) for damage in inner[:LINES_SHOWN])
+            more = f" and {len(inner) - LINES_SHOWN} more" if len(inner) > LINES_SHOWN else ""
+            raise SpoolDamaged(
+                f"The spool file {path} is damaged: line {lines}{more} is no settlement that this version wrote."
+                " Keep a copy of it and delete these lines, or move the file out of the folder: an attempt that is"
+                " settled by none of its other lines is then charged by estimate, as orphaned."
+            )
 
 
 async def drain_dead(directory: Path, replay: Replay) -> int:

@@ -260,6 +260,12 @@ for _name in ("user_id", "run_id", "step"):
         postgresql_where=_given,
     )
 Index(
+    "ix_usage_events_kind",
+    usage_events.c.admitted_at,
+    sqlite_where=usage_events.c.kind != "terminal",
+    postgresql_where=usage_events.c.kind != "terminal",
+)
+Index(
     "ix_usage_events_status",
     usage_events.c.status,
     usage_events.c.admitted_at,

@@ -31,11 +31,11 @@ def read_plan(root: Table, catalogue: Collection[str] | None) -> Plan | None:
         default_max_output_tokens=root.whole("default_max_output_tokens", None),
         min_output_tokens=root.whole("min_output_tokens", 16) or 16,
         on_exceed=root.one_of("on_exceed", ("refuse", "clamp"), "refuse"),
+        hold=root.one_of("hold", ("strict", "rolling"), "strict"),
         budgets=_budgets(root.tables("budgets"), catalogue),
         rate_limits=_rate_limits(root.table("rate_limits")),
         denial=_denial(root.table("denial")),
     )
-    root.only("hold", "strict")
     root.only("on_store_failure", "closed")
     root.only("mode", "enforce")
     root.only("require_user", False)

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import re
 
+import orjson
+
+from proxy.domain.asks import Ask
+from proxy.domain.usage import Usage
+from proxy.providers.events import data_of, split
+
 KEPT_BYTES_MAX = 64 * 1024
 
 _TEXT = re.compile(
     rb'"(?:content|reasoning_content|reasoning|thinking|refusal|arguments|text)"\s*:\s*"((?:[^"\\]|\\.)+)"',
     re.DOTALL,
 )
+# Inside text the quotes are escaped.
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 
 
 class Delivered:
     """Keeps what went by, and counts it when asked or when there is too much of it."""
 
-    __slots__ = ("_bytes", "_kept", "_pieces", "_size")
+    __slots__ = ("_bytes", "_finished", "_kept", "_pieces", "_size")
 
     def __init__(self) -> None:
         self._kept: list[bytes] = []
+        self._finished: frozenset[int] = frozenset()
         self._size = 0
         self._pieces = 0
         self._bytes = 0
@@ -34,9 +43,32 @@ class Delivered:
         self._fold()
         return max(self._pieces, -(-self._bytes // 4))
 
+    def finished(self) -> frozenset[int]:
+        """The choices of a stream that have ended, by their indexes."""
+        self._fold()
+        return self._finished
+
     def _fold(self) -> None:
-        for text in _TEXT.findall(b"".join(self._kept)):
+        kept = b"".join(self._kept)
+        for text in _TEXT.findall(kept):
             self._pieces += 1
             self._bytes += len(text)
+        if _FINISHED.search(kept):
+            self._finished |= {index for event in split(kept) for index in _finished_in(event)}
         self._kept.clear()
         self._size = 0
+
+
+def estimated(ask: Ask, delivered: Delivered) -> Usage:
+    """The best guess where a provider reports nothing, and it says that it is one."""
+    return Usage(input_tokens=ask.input_estimate, output_tokens=delivered.tokens(), source="estimated")
+
+
+def _finished_in(event: bytes) -> list[int]:
+    if not _FINISHED.search(event):
+        return []
+    try:
+        choices = orjson.loads(data_of(event))["choices"]
+        return [int(choice.get("index") or 0) for choice in choices if choice.get("finish_reason")]
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError):
+        return []

@@ -53,6 +53,11 @@ class WholeEvents:
         self._clean, self._passing = not rest, False
         return whole
 
+    @property
+    def passing(self) -> bool:
+        """Whether what was given out last ends in the middle of an event, of which the rest is to come."""
+        return self._passing
+
     def rest(self) -> bytes:
         """What is left at the end of the stream: an event without its empty line, or nothing."""
         rest = b"".join(self._carry)

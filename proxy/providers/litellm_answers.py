@@ -15,11 +15,11 @@ import orjson
 from proxy.domain.asks import Ask
 from proxy.domain.usage import Usage
 from proxy.gateway.ports import UpstreamFailed
-from proxy.providers.delivered import Delivered
-from proxy.providers.openai_answers import error_event, estimated
+from proxy.providers.delivered import Delivered, estimated
+from proxy.providers.endings import COMMON, DONE, evidence, length_events, picked, usage_object
+from proxy.providers.openai_answers import error_event
 from proxy.providers.usage_readers import read_chat_usage
 
-_COMMON = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 _CHOICE = ("index", "finish_reason", "logprobs")
 _MESSAGE = ("role", "content", "refusal", "reasoning_content")
 _CALL = ("index", "id", "type")
@@ -48,7 +48,7 @@ class PlainTranslation:
         self.provider_request_id = provider_request_id
         self.model_served = _text(answer.get("model"))
         choices = [_choice(choice, "message") for choice in answer.get("choices") or []]
-        said = {**_picked(answer, _COMMON), "object": "chat.completion", "choices": choices}
+        said = {**picked(answer, COMMON), "object": "chat.completion", "choices": choices}
         reported = read_chat_usage(answer.get("usage"))
         if reported is not None:
             said["usage"] = usage_object(reported)
@@ -63,6 +63,9 @@ class PlainTranslation:
         return self._body
 
     async def next(self) -> bytes | None:
+        raise TypeError("a plain answer has no events; read() it")
+
+    async def end_by_length(self) -> bytes:
         raise TypeError("a plain answer has no events; read() it")
 
     def observed_output_tokens(self) -> int:
@@ -146,7 +149,7 @@ class StreamTranslation:
 
     def _translated(self, chunk: Any) -> bytes:
         said = chunk.model_dump()
-        self._common = {**_picked(said, _COMMON), "object": "chat.completion.chunk"}
+        self._common = {**picked(said, COMMON), "object": "chat.completion.chunk"}
         self.model_served = self.model_served or _text(said.get("model"))
         self._report = said.get("usage") or self._report
         choices = [_choice(choice, "delta") for choice in said.get("choices") or []]
@@ -165,7 +168,7 @@ class StreamTranslation:
         if not reported and not self._delivered.tokens():
             message = "The model's provider answered with a stream that cannot be read."
             raise UpstreamFailed("unknown", "upstream_unreadable", message)
-        self.tail = b"data: [DONE]\n\n"
+        self.tail = DONE
         if reported and self._ask.usage_asked:
             last = {**self._common, "choices": [], "usage": usage_object(self.usage)}
             return b"data: %b\n\n" % orjson.dumps(last)
@@ -176,6 +179,18 @@ class StreamTranslation:
             self.usage = read_chat_usage(self._report)
         if self.usage is None:
             self.usage = estimated(self._ask, self._delivered)
+
+    async def end_by_length(self) -> bytes:
+        """See `Answer`."""
+        finished = self._delivered.finished()
+        if self._ended or len(finished) >= self._ask.choices:
+            return b""
+        self._ended = True
+        await self._stream.aclose()
+        self._settle_usage()
+        self.usage = evidence(self.usage, self._ask, self._delivered)
+        self.tail = DONE
+        return length_events(self._common, self._ask, finished, self.usage)
 
     def observed_output_tokens(self) -> int:
         return self._delivered.tokens()
@@ -190,28 +205,11 @@ class StreamTranslation:
             self._waiting.reschedule(asyncio.get_running_loop().time())
 
 
-def usage_object(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage object of a reported usage."""
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {
-            "cached_tokens": usage.cache_read_tokens,
-            "audio_tokens": usage.audio_input_tokens,
-        },
-        "completion_tokens_details": {
-            "reasoning_tokens": usage.reasoning_tokens,
-            "audio_tokens": usage.audio_output_tokens,
-        },
-    }
-
-
 def _choice(choice: Mapping[str, Any], part: str) -> dict[str, Any]:
     said = choice.get(part) or {}
     made: dict[str, Any] = {name: choice.get(name) for name in _CHOICE}
     made["index"] = made["index"] or 0
-    message = _picked(said, _MESSAGE)
+    message = picked(said, _MESSAGE)
     if part == "message":
         message.setdefault("content", None)
     if said.get("tool_calls"):
@@ -221,11 +219,7 @@ def _choice(choice: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_picked(call, _CALL), "function": _picked(call.get("function") or {}, ("name", "arguments"))}
-
-
-def _picked(holder: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: holder[name] for name in names if holder.get(name) is not None}
+    return {**picked(call, _CALL), "function": picked(call.get("function") or {}, ("name", "arguments"))}
 
 
 def _text(value: Any) -> str | None:

@@ -12,7 +12,8 @@ from proxy.domain.asks import Ask
 from proxy.domain.usage import Usage
 from proxy.gateway.ports import UpstreamFailed
 from proxy.providers.connections import Exchange, Head
-from proxy.providers.delivered import Delivered
+from proxy.providers.delivered import Delivered, estimated
+from proxy.providers.endings import DONE, common_of, evidence, length_events
 from proxy.providers.events import WholeEvents, data_of, split
 from proxy.providers.upstream_errors import error_in_answer, request_id_of
 from proxy.providers.usage_readers import read_chat_usage
@@ -73,6 +74,9 @@ class PlainAnswer:
     async def next(self) -> bytes | None:
         raise TypeError("a plain answer has no events; read() it")
 
+    async def end_by_length(self) -> bytes:
+        raise TypeError("a plain answer has no events; read() it")
+
     def observed_output_tokens(self) -> int:
         return self.usage.output_tokens if self.usage else 0
 
@@ -100,6 +104,7 @@ class StreamedAnswer:
         self.tail = b""
         self.failed = False
         self._first = b""
+        self._newest = b""
         self._exchange = exchange
         self._ask = ask
         self._events = WholeEvents()
@@ -138,6 +143,18 @@ class StreamedAnswer:
     def observed_output_tokens(self) -> int:
         return self._delivered.tokens()
 
+    async def end_by_length(self) -> bytes:
+        """See `Answer`. A usage that has come stands, unless more was delivered than it tells of."""
+        finished = self._delivered.finished()
+        over = self._ended or self.failed or len(finished) >= self._ask.choices
+        if over or self._events.passing:
+            return b""
+        self._ended = True
+        self._exchange.drop()
+        self.usage = evidence(self.usage, self._ask, self._delivered)
+        self.tail = DONE
+        return length_events(common_of(self._newest), self._ask, finished, self.usage)
+
     def error_event(self, message: str, code: str) -> bytes:
         return error_event(message, code)
 
@@ -156,6 +173,7 @@ class StreamedAnswer:
             self._first = whole
         if b"[DONE]" in whole or b'"error"' in whole or (b'"usage"' in whole and _USAGE.search(whole)):
             whole = self._sift(whole)
+        self._newest = whole
         self._delivered.add(whole)
         return whole
 
@@ -193,11 +211,6 @@ class StreamedAnswer:
         self._exchange.finish()
         if self.usage is None:
             self.usage = estimated(self._ask, self._delivered)
-
-
-def estimated(ask: Ask, delivered: Delivered) -> Usage:
-    """The best guess where a provider reports nothing, and it says that it is one."""
-    return Usage(input_tokens=ask.input_estimate, output_tokens=delivered.tokens(), source="estimated")
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

@@ -14,6 +14,14 @@ from typing import Any
 from proxy.domain.usage import TOKENS_MAX, Usage
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+# Spares the names that stand in nearly every report the pattern.
+_USUAL_NAMES = frozenset(
+    (
+        "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details",
+        "cached_tokens", "audio_tokens", "reasoning_tokens", "accepted_prediction_tokens",
+        "rejected_prediction_tokens", "input_tokens", "output_tokens",
+    )
+)  # fmt: skip
 _RAW_NUMBERS_MAX = 64
 _RAW_DEPTH_MAX = 3
 
@@ -146,7 +154,7 @@ def numbers_of(report: dict[Any, Any], depth: int = _RAW_DEPTH_MAX) -> dict[str,
     for name, value in report.items():
         if len(kept) >= _RAW_NUMBERS_MAX:
             break
-        if type(name) is not str or _NAME.fullmatch(name) is None:
+        if name not in _USUAL_NAMES and (type(name) is not str or _NAME.fullmatch(name) is None):
             continue
         if type(value) is int:
             if -(1 << 63) <= value < 1 << 63:

@@ -84,6 +84,7 @@ class RedisSettings(Section):
 
 class LedgerSettings(Section):
     url: Annotated[str, _url("postgresql"), Field(repr=False)] = ""
+    backlog_max_events: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
 
 
 class PolicySettings(Section):

@@ -35,6 +35,10 @@ def _counter(help: str, *labels: str) -> Metric:
     return Metric("counter", help, labels)
 
 
+def _gauge(help: str, *labels: str) -> Metric:
+    return Metric("gauge", help, labels)
+
+
 # Each is `faregate_<name>` in /metrics, counters with `_total` after it.
 METRICS: dict[str, Metric] = {
     "requests": _counter("Requests answered.", "endpoint", "status", "reason"),
@@ -59,8 +63,15 @@ METRICS: dict[str, Metric] = {
     "worker_restarts": _counter("Workers started again after they ended."),
     "events_recorded": _counter("Usage events written to the ledger."),
     "events_set_aside": _counter("Usage events that the ledger refused."),
-    "ledger_backlog_events": Metric("gauge", "Usage events waiting for the ledger."),
+    "ledger_backlog_events": _gauge("Usage events waiting for the ledger."),
+    "ledger_backlog_full": _gauge("1 while nothing is admitted, because the ledger is too far behind."),
+    "ledger_lag_seconds": _gauge("How long the oldest usage event has been waiting for the ledger."),
+    "spool_files": _gauge("Spool files waiting for Redis."),
     "reservations_expired": _counter("Reservations that the sweeper charged."),
+    "invariant_ok": _gauge("1 if the invariant held when it was last looked at.", "invariant"),
+    "invariant_shards_busy": _gauge("Shards that stood never still enough to be compared with the ledger."),
+    "drift_corrected": _counter("Counters put right after they had drifted from the record.", "invariant"),
+    "shards_closed": _counter("Shards found older than the ledger, and closed to be rebuilt."),
     "policy_reloads": _counter("Policy files read again.", "result"),
 }
 
@@ -89,7 +100,9 @@ class Counters:
         self._counts: dict[str, dict[Labels, int]] = {
             name: {} for name, metric in METRICS.items() if metric.kind == "counter"
         }
-        self._gauges: dict[str, int] = {}
+        self._gauges: dict[str, dict[Labels, float]] = {
+            name: {} for name, metric in METRICS.items() if metric.kind == "gauge"
+        }
         self._histograms: dict[str, dict[Labels, _Histogram]] = {
             name: {} for name, metric in METRICS.items() if metric.kind == "histogram"
         }
@@ -137,15 +150,14 @@ class Counters:
             labels = _admitted(name, labels, len(counts))
             counts[labels] = counts.get(labels, 0) + amount
 
-    def set(self, name: str, value: int) -> None:
+    def set(self, name: str, value: float, *labels: str) -> None:
         """Sets a gauge of `METRICS`."""
-        if METRICS[name].kind != "gauge":
-            raise KeyError(f"{name} is no gauge")
-        self._gauges[name] = value
+        gauges = self._gauges[name]
+        gauges[labels if labels in gauges else _admitted(name, labels, len(gauges))] = value
 
     def change(self, name: str, by: int) -> None:
-        """Moves a gauge of `METRICS`."""
-        self.set(name, self._gauges.get(name, 0) + by)
+        """Moves a gauge of `METRICS` that has no labels."""
+        self.set(name, self._gauges[name].get((), 0) + by)
 
     def _observe(self, name: str, labels: Labels, value_ms: float) -> None:
         histograms = self._histograms[name]
@@ -163,7 +175,11 @@ class Counters:
                 for name, counts in self._counts.items()
                 if counts
             },
-            "gauges": dict(self._gauges),
+            "gauges": {
+                name: [[list(labels), value] for labels, value in values.items()]
+                for name, values in self._gauges.items()
+                if values
+            },
             "histograms": {
                 name: [[list(labels), list(h.counts), h.total] for labels, h in histograms.items()]
                 for name, histograms in self._histograms.items()
@@ -183,7 +199,7 @@ class Total:
 
     def __init__(self) -> None:
         self.counters: dict[str, dict[Labels, int]] = {}
-        self.gauges: dict[str, int] = {}
+        self.gauges: dict[str, dict[Labels, float]] = {}
         self.histograms: dict[str, dict[Labels, tuple[list[int], float]]] = {}
 
     def add(self, snapshot: dict[str, Any], gauges: bool = True) -> None:
@@ -198,13 +214,17 @@ class Total:
                 summed = [a + b for a, b in zip(before, counts_now, strict=True)]
                 histograms[tuple(labels)] = (summed, total + total_now)
         if gauges:
-            for name, value in snapshot["gauges"].items():
-                self.gauges[name] = self.gauges.get(name, 0) + value
+            for name, rows in snapshot["gauges"].items():
+                values = self.gauges.setdefault(name, {})
+                for labels, value in rows:
+                    values[tuple(labels)] = values.get(tuple(labels), 0) + value
 
     def snapshot(self) -> dict[str, Any]:
         return {
             "counters": {name: [[list(k), n] for k, n in rows.items()] for name, rows in self.counters.items()},
-            "gauges": dict(self.gauges),
+            "gauges": {
+                name: [[list(k), value] for k, value in rows.items()] for name, rows in self.gauges.items()
+            },
             "histograms": {
                 name: [[list(k), counts, total] for k, (counts, total) in rows.items()]
                 for name, rows in self.histograms.items()

@@ -39,8 +39,10 @@ class _Rendered(Collector):
         metric = METRICS[name]
         full, help, labels = f"faregate_{name}", metric.help, list(metric.labels)
         if metric.kind == "gauge":
-            gauge = GaugeMetricFamily(full, help)
-            gauge.add_metric([], self._total.gauges.get(name, 0))
+            gauge = GaugeMetricFamily(full, help, labels=labels)
+            held = self._total.gauges.get(name) or ({} if labels else {(): 0})
+            for values, value in sorted(held.items()):
+                gauge.add_metric(values, value)
             return gauge
         if metric.kind == "counter":
             counter = CounterMetricFamily(full, help, labels=labels)

@@ -31,6 +31,7 @@ PLAN = Plan(
     default_max_output_tokens=4096,
     min_output_tokens=8,
     on_exceed="clamp",
+    hold="rolling",
 )
 POLICY = Policy(3, {MODEL.id: MODEL, "bare": replace(MODEL, id="bare", price=None, fallbacks=())}, {PLAN.id: PLAN})
 

@@ -28,6 +28,17 @@ class House:
     gate: Gate
     upstream: ScriptedUpstream
 
+    async def arrived(self, count: int) -> None:
+        """Waits until the upstream has had that many calls."""
+        async with asyncio.timeout(15):
+            await self.upstream.arrived(count)
+
+    async def ended(self) -> int:
+        """Waits until the keeper has ended; its exit code."""
+        assert self.gate.process is not None
+        async with asyncio.timeout(20):
+            return await self.gate.process.wait()
+
 
 @contextlib.asynccontextmanager
 async def open_house(

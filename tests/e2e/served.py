@@ -91,8 +91,9 @@ class Gate:
         new.rename(self.folder / "policies" / "plans" / f"{name}.toml")
 
     async def start(self) -> None:
-        """Serves, and waits until it is ready."""
+        """Serves, and waits until every worker is ready."""
         log = (self.folder / "log").open("ab")
+        said_before = log.tell()
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "proxy", "serve", "--config", str(self.config),
             stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
@@ -107,7 +108,8 @@ class Gate:
             if self.process.returncode is not None:
                 break
             with contextlib.suppress(aiohttp.ClientError):
-                if (await self.get("/readyz")).status == 200:
+                announced = " serves at " in self.log()[said_before:]
+                if announced and (await self.get("/readyz")).status == 200:
                     return
             await asyncio.sleep(0.05)
         raise RuntimeError(f"The gate did not start:\n{self.log()}")

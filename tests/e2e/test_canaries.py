@@ -1,4 +1,4 @@
-"""Canaries: content and secrets are planted wherever they can go in, and looked for wherever they must not come out."""
+"""Canaries: content and secrets are planted wherever they go in, and looked for where they must not come out."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ async def crash_a_worker(garden: Garden) -> None:
     garden.upstream.hold()
     seen = len(garden.upstream.calls)
     calls = [asyncio.create_task(garden.call(stream=True)) for _ in range(4)]
-    await garden.upstream.arrived(seen + 4)
+    await arrived(garden, seen + 4)
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
     await asyncio.gather(*calls, return_exceptions=True)
@@ -165,6 +165,11 @@ async def crash_a_worker(garden: Garden) -> None:
     async with asyncio.timeout(20):
         while set(named(garden.gate, "faregate worker")) & set(workers) or not await ready(garden.gate):
             await asyncio.sleep(0.05)
+
+
+async def arrived(garden: Garden, count: int) -> None:
+    async with asyncio.timeout(10):
+        await garden.upstream.arrived(count)
 
 
 async def ready(gate: Gate) -> bool:
@@ -179,7 +184,7 @@ async def spooled(garden: Garden) -> bytes:
     garden.upstream.hold()
     seen = len(garden.upstream.calls)
     call = asyncio.create_task(garden.call(script=Script(text=COMPLETION)))
-    await garden.upstream.arrived(seen + 1)
+    await arrived(garden, seen + 1)
     os.kill(store, signal.SIGSTOP)
     try:
         garden.upstream.release()
@@ -268,9 +273,9 @@ def files(gate: Gate) -> Iterator[tuple[str, bytes]]:
 async def test_no_canary_is_found_anywhere(garden: Garden) -> None:
     """Content passes through the gate and secrets into it; neither may stay or come out."""
     await set_free(garden)
-    spool = await spooled(garden)
     await crash_a_worker(garden)
     assert (await garden.call()).status == 200
+    spool = await spooled(garden)
     places = [
         *garden.said,
         ("the spool", spool),

@@ -1,4 +1,4 @@
-"""Clients that leave: the provider bills what it produced, so the attempt is read on and settled; nothing leaks."""
+"""Clients that leave: the provider bills what it produced, so the attempt is read on and settled."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_who_leaves_while_a_plain_answer_is_awaited_pays_what_it_came_to(h
     upstream.script(Script(output_tokens=9))
     _, writer = await _connected(house)
     writer.write(_request(secret, max_tokens=20))
-    await upstream.arrived(1)
+    await house.arrived(1)
     assert (await budgets(gate, customer))["requests"]["held"] == 1
     if how == "reset":
         writer.transport.abort()
@@ -148,7 +148,7 @@ async def test_a_crowd_that_leaves_at_once_leaks_nothing(house: House) -> None:
             )
             for at in range(40)
         ]
-        await upstream.arrived(40)
+        await house.arrived(40)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)

@@ -165,16 +165,16 @@ async def test_a_request_that_is_itself_at_fault_is_tried_nowhere_else(house: Ho
 
 
 @pytest.mark.parametrize(
-    ("upstream_status", "shown"), [(500, 500), (503, 503), (429, 429), (401, 502), (403, 502)]
+    ("said", "shown"), [(500, 500), (503, 503), (429, 429), (401, 502), (403, 502)]
 )
 async def test_when_every_attempt_failed_the_last_ones_trouble_is_told(
-    house: House, upstream_status: int, shown: int
+    house: House, said: int, shown: int
 ) -> None:
     """Statuses that clients know how to retry stay; the operator's own key is no business of the customer's."""
-    customer = f"every-{upstream_status}"
+    customer = f"every-{said}"
     secret = await house.gate.customer(customer, "all")
     house.upstream.forget()
-    house.upstream.script(Script(times=0, status=upstream_status))
+    house.upstream.script(Script(times=0, status=said))
     answer = await house.gate.chat(secret, model="first", max_tokens=50)
     assert answer.status == shown
     assert answer.json()["error"]["type"] == "upstream_error"

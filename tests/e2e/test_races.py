@@ -113,7 +113,7 @@ async def _round(house: House, crowd: Crowd, dice: random.Random, customer: str,
         upstream.script(Script(output_tokens=dice.randint(1, 25)))
     shots: list[Shot] = [(secret, body(dice.randint(1, 18))) for _ in range(ASKING)]
     crowd.fire(f"{gate.url}/v1/chat/completions", shots)
-    await asyncio.gather(upstream.arrived(FITTING), crowd.answered(402, count=ASKING - FITTING))
+    await asyncio.gather(house.arrived(FITTING), crowd.answered(402, count=ASKING - FITTING))
     assert (len(upstream.calls), dict(crowd.statuses)) == (FITTING, {402: ASKING - FITTING})
     for meter, budget in (await budgets(gate, customer)).items():
         assert Decimal(str(budget["held"])) == Decimal(str(budget["limit"])), meter

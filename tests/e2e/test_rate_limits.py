@@ -77,7 +77,7 @@ async def test_tokens_per_minute_take_the_bound_and_give_the_difference_back(hou
     upstream.forget()
     upstream.hold()
     first = asyncio.create_task(gate.chat(secret, max_tokens=600))
-    await upstream.arrived(1)
+    await house.arrived(1)
     _assert_limited(await gate.chat(secret, max_tokens=600), "tokens")
     upstream.release()
     answer = await first
@@ -105,7 +105,7 @@ async def test_concurrency_is_the_number_of_calls_under_way(house: House) -> Non
     upstream.forget()
     upstream.hold()
     under_way = [asyncio.create_task(gate.chat(secret, max_tokens=20)) for _ in range(3)]
-    await upstream.arrived(3)
+    await house.arrived(3)
     refused = await asyncio.gather(*(gate.chat(secret, max_tokens=20) for _ in range(10)))
     for answer in refused:
         assert _assert_limited(answer, "concurrent_requests") == 1

@@ -1,4 +1,4 @@
-"""A budget that is almost spent: what does not fit is refused before a token is bought, and says what would fit."""
+"""A budget almost spent: what does not fit is refused before a token is bought, and says what would fit."""
 
 from __future__ import annotations
 

@@ -11,7 +11,16 @@ import orjson
 from proxy.domain.identity import Identity
 from proxy.domain.policy import Budget, Model, Plan, Policy
 from proxy.domain.pricing import Price
-from proxy.domain.reservations import Held, Reservation, ReserveReply, Settled, Settlement
+from proxy.domain.reservations import (
+    Held,
+    Reservation,
+    ReserveReply,
+    Settled,
+    Settlement,
+    ToppedUp,
+    TopUp,
+    TopUpReply,
+)
 from proxy.domain.secrets import digest, make_secret
 from proxy.domain.usage import Usage
 from proxy.gateway.drains import Drains
@@ -77,6 +86,8 @@ class FakeBudgets:
         self.replies: list[ReserveReply | Exception] = []
         self.reserved: list[Reservation] = []
         self.settled: list[tuple[str, Settlement]] = []
+        self.topped_up: list[TopUp] = []
+        self.top_up_replies: list[TopUpReply | Exception] = []
         self.fails: Exception | None = None
         self.outcome = "settled"
 
@@ -92,6 +103,13 @@ class FakeBudgets:
 
     async def release(self, settlement: Settlement) -> Settled:
         return self._end("release", settlement)
+
+    async def top_up(self, top_up: TopUp) -> TopUpReply:
+        self.topped_up.append(top_up)
+        reply = self.top_up_replies.pop(0) if self.top_up_replies else ToppedUp(NOW_US)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     async def extend(self, shard: int, observed: Mapping[str, int]) -> frozenset[str]:
         return frozenset()
@@ -134,6 +152,7 @@ class FakeAnswer:
     tail: bytes = b""
     failed: bool = False
     aborted: bool = False
+    observed: int = 2
 
     async def read(self) -> bytes:
         chunk = await self.next()
@@ -148,7 +167,13 @@ class FakeAnswer:
         return chunk
 
     def observed_output_tokens(self) -> int:
-        return 2
+        return self.observed
+
+    async def end_by_length(self) -> bytes:
+        self.chunks.clear()
+        self.tail = b"[DONE]"
+        self.usage = Usage(7, self.observed, source="estimated")
+        return b"length;"
 
     def error_event(self, message: str, code: str) -> bytes:
         return b"data: error\n\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import gateway_doubles as given
 import orjson
@@ -22,7 +23,7 @@ COUNTERS = tuple(
 
 
 def overdue(observed: int = 7) -> OverdueReservation:
-    event = {"customer_id": "acme", "request_id": "req_1", "attempt": 0}
+    event = {"customer_id": "acme", "request_id": "req_1", "attempt": 0, "held": [{"amount": 1} for _ in COUNTERS]}
     plan = given.plan(rate_limits=RateLimits(tokens_per_minute=1000))
     standing = Standing("", given.identity(), given.policy(plans=[plan]))
     holds = tuple(Hold(counter, 1) for counter in COUNTERS)
@@ -36,6 +37,12 @@ def test_an_orphan_is_charged_its_input_bound_and_what_was_observed_of_its_outpu
     event = orjson.loads(settlement.event)
     assert (event["status"], event["usage_source"], event["billable"]) == ("orphaned", "estimated", False)
     assert (event["input_tokens"], event["output_tokens"], event["cost_usd"]) == (100, 7, "0.0000192")
+
+
+def test_an_orphan_says_what_was_held_at_last() -> None:
+    """A rolling hold is raised while its record stays as it was written at admission."""
+    settlement = orphaned(replace(overdue(), amounts=(300, 100, 200, 1, 40)))
+    assert [held["amount"] for held in orjson.loads(settlement.event)["held"]] == [300, 100, 200, 1, 40]
 
 
 class Shards:

@@ -93,7 +93,7 @@ features = { priority = false }
 default_max_output_tokens = 4096
 min_output_tokens = 8
 on_exceed = "clamp"
-hold = "strict"
+hold = "rolling"
 on_store_failure = "closed"
 mode = "enforce"
 require_user = false
@@ -135,6 +135,7 @@ def test_every_key_of_a_plan_is_read(policies: Policies) -> None:
     plan = read_policies(policies(full=FULL), Settings()).plans["full"]
     assert (plan.name, plan.version, plan.models) == ("Full plan", 0, frozenset({"gpt-4o-mini"}))
     assert (plan.default_max_output_tokens, plan.min_output_tokens, plan.on_exceed) == (4096, 8, "clamp")
+    assert plan.hold == "rolling"
     assert plan.budgets == (
         Budget("monthly-tokens", "tokens", 1_000_000, "P1M", "agent", None),
         Budget(
@@ -157,6 +158,7 @@ def test_a_plan_of_nothing_grants_nothing(policies: Policies) -> None:
     assert (plan.name, plan.models, plan.budgets) == ("Team One", frozenset(), ())
     assert (plan.rate_limits, plan.denial) == (RateLimits(), DenialTexts())
     assert (plan.default_max_output_tokens, plan.min_output_tokens, plan.on_exceed) == (None, 16, "refuse")
+    assert plan.hold == "strict"
 
 
 def test_hidden_files_are_no_plans(policies: Policies) -> None:

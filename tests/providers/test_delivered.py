@@ -27,3 +27,15 @@ def test_a_long_stream_is_folded_and_counts_the_same() -> None:
         delivered.add(event)
     assert delivered.tokens() == 3 * KEPT_BYTES_MAX // len(event)
     assert delivered._size <= KEPT_BYTES_MAX
+
+
+def test_which_choices_have_ended_is_known() -> None:
+    """Whoever ends the others must not end these a second time; a text about finish_reason ends nothing."""
+    delivered = Delivered()
+    text = b'\\"finish_reason\\":\\"stop\\"'
+    delivered.add(b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n' % text)
+    assert delivered.finished() == frozenset()
+    delivered.add(b'data: {"choices":[{"index":2,"delta":{},"finish_reason":"stop"}]}\n\n')
+    delivered.add(b'data: {"finish_reason":"x"}\n\ndata: "finish_reason":"x"\n\n')
+    delivered.add(b'data: {"choices":[{"finish_reason" : "length"}]}\n\n')
+    assert delivered.finished() == {0, 2}

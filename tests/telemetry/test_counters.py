@@ -28,10 +28,10 @@ def test_workers_add_up_and_a_restart_takes_nothing_back() -> None:
     merged.take("worker 2", worked(5).snapshot())
     key = ("chat.completions", "2xx", "")
     assert merged.total().counters["requests"][key] == 8
-    assert merged.total().gauges["streams_in_flight"] == 2
+    assert merged.total().gauges["streams_in_flight"] == {(): 2}
     merged.retire("worker 2")
     assert merged.total().counters["requests"][key] == 8
-    assert merged.total().gauges["streams_in_flight"] == 1
+    assert merged.total().gauges["streams_in_flight"] == {(): 1}
     merged.take("worker 2", worked(1).snapshot())
     assert merged.total().counters["requests"][key] == 9
     counts, total = merged.total().histograms["request_duration_seconds"][("chat.completions",)]
@@ -78,4 +78,5 @@ def test_no_metric_is_labelled_by_who() -> None:
     labels = {label for metric in METRICS.values() for label in metric.labels}
     assert labels == {
         "kind", "endpoint", "status", "reason", "model", "upstream", "usage", "direction", "operation", "result",
+        "invariant",
     }  # fmt: skip

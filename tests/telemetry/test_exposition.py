@@ -15,6 +15,9 @@ def test_prometheus_reads_back_what_was_counted() -> None:
     counters.request("chat.completions", 429, "rate_limited", latency_ms=60, overhead_ms=0.2)
     counters.request("chat.completions", 200, "", latency_ms=2_000)
     counters.set("spool_entries", 3)
+    counters.set("invariant_ok", 0, "I4")
+    counters.set("invariant_ok", 1, "I1")
+    counters.set("ledger_lag_seconds", 1.25)
     merged = Merged()
     merged.take("worker 1", counters.snapshot())
     text = render(merged.total()).decode()
@@ -25,6 +28,9 @@ def test_prometheus_reads_back_what_was_counted() -> None:
     }
     assert samples[("faregate_requests_total", "chat.completions", "rate_limited", "4xx")] == 1
     assert samples[("faregate_spool_entries",)] == 3
+    assert (samples[("faregate_invariant_ok", "I4")], samples[("faregate_invariant_ok", "I1")]) == (0, 1)
+    assert samples[("faregate_ledger_lag_seconds",)] == 1.25
+    assert samples[("faregate_ledger_backlog_full",)] == 0
     assert samples[("faregate_request_duration_seconds_bucket", "chat.completions", "0.1")] == 1
     assert samples[("faregate_request_duration_seconds_bucket", "chat.completions", "+Inf")] == 2
     assert samples[("faregate_request_duration_seconds_count", "chat.completions")] == 2

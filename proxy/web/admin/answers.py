@@ -153,6 +153,7 @@ class Plan(Answer):
     default_max_output_tokens: int | None
     min_output_tokens: int
     on_exceed: str
+    hold: str
     budgets: list[PlanBudget]
     rate_limits: RateLimits
     denial: Denial
@@ -284,6 +285,7 @@ def plan_fields(plan: policy.Plan) -> dict[str, Any]:
         "default_max_output_tokens": plan.default_max_output_tokens,
         "min_output_tokens": plan.min_output_tokens,
         "on_exceed": plan.on_exceed,
+        "hold": plan.hold,
         "budgets": [_budget_fields(budget) for budget in plan.budgets],
         "rate_limits": plan.rate_limits,
         "denial": plan.denial,

@@ -227,6 +227,13 @@ def the_record() -> None:
         sqlite_where=sa.text("run_id IS NOT NULL"),
         postgresql_where=sa.text("run_id IS NOT NULL"),
     )
+    op.create_index(
+        "ix_usage_events_kind",
+        "usage_events",
+        ["admitted_at"],
+        sqlite_where=sa.text("kind != 'terminal'"),
+        postgresql_where=sa.text("kind != 'terminal'"),
+    )
     op.create_index("ix_usage_events_shard_seq", "usage_events", ["shard", "seq"])
     op.create_index(
         "ix_usage_events_status",

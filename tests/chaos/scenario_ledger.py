@@ -1,0 +1,180 @@
+"""The ledger: the same events delivered again and again to four writers, commits whose replies are lost, and a
+database that is away for a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+
+import orjson
+from chaos_gate import Place, open_place
+from chaos_load import Load
+from chaos_oracle import judge
+from chaos_servers import Postgres, postgres, valkey
+from chaos_table import Row, Scale
+from faultproxy import FaultProxy, Toxic
+from gatehouse import until
+from sqlalchemy import text
+
+from proxy.app.clock import SystemClock
+from proxy.budgets.event_stream import RedisEventStream
+from proxy.budgets.keys import ShardKeys
+from proxy.budgets.store_client import connect
+from proxy.ledger.engine import open_ledger, reading
+from proxy.ledger.migrate import migrate
+from proxy.ledger.writer import AWAY, LedgerWriter
+
+WRITERS = 4
+SHARDS = 16
+TOKENS = 7
+COUNTER = "acme:tokens:0"
+CATCH_UP_PER_S = 5000
+
+
+async def duplicates(scale: Scale, seed: int) -> Row:
+    """Each event several times, shuffled, over four writers of one group whose COMMIT replies are dropped."""
+    deliveries = 6_000 if scale == "small" else 100_000
+    dice = random.Random(seed)
+    with postgres() as database:
+        async with valkey("--appendonly", "no") as store, FaultProxy(f"unix:{database.socket}", seed=seed) as proxy:
+            await migrate(database.url)
+            events = deliveries // 4
+            await _deliver(store.url, events, deliveries, dice)
+            proxy.toxic = Toxic("drop_reply_after_commit", needle=b"COMMIT", chance=0.3)
+            lag = await _record_all(store.url, database.through(proxy.port))
+            found = await _recorded(database.url)
+    against = []
+    if found["rows"] != events or found["charged"] != events * TOKENS:
+        against.append(f"{found} in the ledger, of {events} events that charge {events * TOKENS}")
+    if proxy.hurt == 0:
+        against.append("no COMMIT reply was dropped, so nothing was tried")
+    counts = {
+        "events": events, "rows": found["rows"], "double": found["rows"] - events,
+        "COMMIT replies lost": proxy.hurt, "recognised": lag["duplicates"],
+    }  # fmt: skip
+    return Row(f"duplicate deliveries over {WRITERS} writers", deliveries, counts, not against, against)
+
+
+async def _deliver(url: str, events: int, deliveries: int, dice: random.Random) -> None:
+    order = list(range(events)) + [dice.randrange(events) for _ in range(deliveries - events)]
+    dice.shuffle(order)
+    async with connect(url, 10) as client:
+        for first in range(0, len(order), 1000):
+            async with client.pipeline(transaction=False) as write:
+                for number in order[first : first + 1000]:
+                    write.xadd(ShardKeys(number % SHARDS).events, _fields(number))
+                await write.execute()
+
+
+def _fields(number: int) -> dict[str, str]:
+    charged = [{"budget_id": "tokens", "window_start": 0, "grant_id": None, "counter": COUNTER, "amount": TOKENS}]
+    event = {**EVENT, "request_id": f"req_{number:08d}", "id": f"req_{number:08d}:1"}
+    return {
+        "event": orjson.dumps(event).decode(), "kind": "terminal", "seq": str(number + 1),
+        "charged": orjson.dumps(charged).decode(), "late": "0", "disputed": "0", "prior": "0,0,0",
+    }  # fmt: skip
+
+
+async def _record_all(store_url: str, ledger_url: str) -> Counter[str]:
+    """Four writers until nothing waits any more; one of them ends in the middle, and the others take over."""
+    seen, writers, engines, tasks = Counter[str](), [], [], []
+    async with contextlib.AsyncExitStack() as closing:
+        for number in range(WRITERS):
+            client = await closing.enter_async_context(connect(store_url, 5))
+            engine = open_ledger(ledger_url)
+            engines.append(engine)
+            writer = LedgerWriter(RedisEventStream(client, SHARDS), engine, SystemClock(), f"writer-{number}")
+            writers.append(writer)
+            tasks.append(asyncio.create_task(_keep_recording(writer)))
+        watch = await closing.enter_async_context(connect(store_url, 5))
+        stream = RedisEventStream(watch, SHARDS)
+
+        async def empty() -> bool:
+            return sum(await stream.backlog()) == 0
+
+        try:
+            await until(empty, 300)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for engine in engines:
+                await engine.dispose()
+    for writer in writers:
+        seen.update(recorded=writer.lag.recorded, duplicates=writer.lag.duplicates)
+    return seen
+
+
+async def _keep_recording(writer: LedgerWriter) -> None:
+    while True:
+        with contextlib.suppress(*AWAY):
+            await writer.step(block_ms=50)
+
+
+async def _recorded(url: str) -> dict[str, int]:
+    engine = open_ledger(url)
+    async with reading(engine) as connection:
+        rows = await connection.scalar(text("SELECT count(*) FROM usage_events"))
+        charged = await connection.scalar(text("SELECT coalesce(sum(amount), 0) FROM counter_sums"))
+    await engine.dispose()
+    return {"rows": int(rows or 0), "charged": int(charged or 0)}
+
+
+async def away(scale: Scale, seed: int) -> Row:
+    """Postgres stopped under load and started again: traffic goes on, and the ledger catches up."""
+    away_s = 3.0 if scale == "small" else 60.0
+    with postgres() as database:
+        more = f'[ledger]\nurl = "{database.url}"\n'
+        async with open_place(ledger_url=database.url, more=more) as place:
+            clients = 12 if scale == "small" else 60
+            async with Load(place, seed, clients=clients, output_tokens=20 if scale == "small" else 5) as load:
+                await load.until(20)
+                database.stop()
+                served = load.served
+                await asyncio.sleep(away_s)
+                served = load.served - served
+                rate, backlog = await _catch_up(place, database, load)
+                await load.until(10)
+            verdict = await judge(place, load.asked, 60)
+    if served < 10:
+        verdict.against.append(f"only {served} served while the database was away")
+    if scale == "full" and rate < CATCH_UP_PER_S:
+        verdict.against.append(f"caught up at {rate:.0f} events/s")
+    counts = {"served meanwhile": served, "backlog": backlog, "catch-up per s": round(rate), **verdict.counts()}
+    return Row(f"Postgres stopped {away_s:.0f} s under load", 1, counts, verdict.ok, verdict.against)
+
+
+async def _catch_up(place: Place, database: Postgres, load: Load) -> tuple[float, int]:
+    """Events per second from the first that is recorded again until nothing of the backlog is left."""
+    loop = asyncio.get_running_loop()
+    # More than the load alone makes, where a rate is to be measured: as many again as it takes to be sure.
+    backlog = await place.unrecorded()
+    await asyncio.to_thread(database.start)
+    await until(lambda: _fewer(place, backlog), 30)
+    began = loop.time()
+    before = await place.unrecorded()
+    await until(lambda: _fewer(place, max(1, backlog // 20)), 60)
+    took_s = max(loop.time() - began, 0.001)
+    return (before - await place.unrecorded()) / took_s, backlog
+
+
+async def _fewer(place: Place, than: int) -> bool:
+    async with place.store() as store:
+        return sum([await store.xlen(ShardKeys(shard).events) for shard in range(SHARDS)]) < than
+
+
+EVENT = {
+    "attempt": 1, "customer_id": "acme", "agent_id": "agt_1", "agent_type_id": "research", "plan_id": "starter",
+    "plan_version": 1, "user_id": None, "anonymous_id": None, "run_id": None, "step": None,
+    "endpoint": "/v1/chat/completions", "streamed": False, "model": "small", "model_served": "small",
+    "upstream": "openai", "provider_request_id": None, "fallback_from": None, "fallback_reason": None,
+    "disputed": False, "status": "succeeded", "http_status": 200, "error_type": None, "usage_source": "provider",
+    "input_tokens": 3, "output_tokens": 4, "uncached_input_tokens": 3, "cache_read_tokens": 0,
+    "cache_write_tokens": 0, "audio_input_tokens": 0, "reasoning_tokens": 0, "audio_output_tokens": 0,
+    "raw_usage": None, "cost_usd": "0.00001", "price_version": "models.toml", "held": [],
+    "admitted_at": 1_795_200_000_123_456, "first_byte_at": None, "finished_at": 1_795_200_000_623_456,
+    "latency_ms": 500, "ttft_ms": None, "queued_ms": 0, "billable": True,
+}  # fmt: skip
+
