@@ -1,9 +1,9 @@
 """`make bench`: what a gated request costs in CPU, beside a bare pass-through in the same minute.
 
-    python -m bench            about four minutes: 1, 16 and 64 connections, and 16 streams
-    python -m bench --quick    about half a minute: 16 connections and 16 streams
-    python -m bench --guard 1.2    exit 1 if a request or a chunk costs more than 1.2 times the pass-through's
-    python -m bench --peers    other gateways too, each in an environment of its own
+python -m bench            about four minutes: 1, 16 and 64 connections, and 16 streams
+python -m bench --quick    about half a minute: 16 connections and 16 streams
+python -m bench --guard 1.2    exit 1 if a request or a chunk costs more than 1.2 times the pass-through's
+python -m bench --peers    other gateways too, each in an environment of its own
 """
 
 from __future__ import annotations
@@ -89,10 +89,11 @@ def _play(
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=len(scenarios) * len(targets) * rounds)
         step: Callable[[], None] = lambda: progress.advance(bar)  # noqa: E731
+        left_out: Callable[[str], None] = lambda why: progress.console.print(f"Left out: {why}")  # noqa: E731
         results = {}
         for scenario in scenarios:
             progress.update(bar, description=scenario.name)
-            results[scenario] = play_rounds(load, targets, scenario, rounds, seconds, step)
+            results[scenario] = play_rounds(load, targets, scenario, rounds, seconds, step, left_out)
     return results
 
 

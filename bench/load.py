@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -31,11 +32,15 @@ class Job:
     streamed: bool
     seconds: float
     count_max: int
+    headers: dict[str, str]
 
 
 @dataclass
 class Outcome:
-    """What was done. For streams the latency is that of the first event. `reads`: how often a socket had something."""
+    """What was done. For streams the latency is that of the first event.
+
+    `reads`: how often a socket had something to read.
+    """
 
     requests: int
     seconds: float
@@ -71,6 +76,7 @@ def request_bytes(job: Job) -> bytes:
         "X-Stainless-Async: false",
         "x-stainless-retry-count: 0",
         "x-stainless-read-timeout: 600",
+        *[f"{name}: {value}" for name, value in job.headers.items()],
         f"Content-Length: {len(body)}",
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
@@ -87,6 +93,7 @@ class Run:
         self.events = self.reads = self.begun = 0
         self.until = self.loop.time() + job.seconds
         self.open = job.connections
+        self.transports: list[asyncio.Transport] = []
         self.ended: asyncio.Future[None] = self.loop.create_future()
 
     @property
@@ -111,7 +118,8 @@ class Connection(asyncio.Protocol):
         self._left = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
+        self._run.transports.append(self._transport)
         self._send()
 
     def _send(self) -> None:
@@ -170,12 +178,16 @@ class Connection(asyncio.Protocol):
 async def play(job: Job) -> Outcome:
     """Carries the job out; raises RuntimeError at the first answer that is not 200."""
     run = Run(job)
-    target = urlsplit(job.url)
+    host, _, port = urlsplit(job.url).netloc.partition(":")
     began_s = run.loop.time()
     for _ in range(job.connections):
-        await run.loop.create_connection(lambda: Connection(run), target.hostname, target.port)
-    async with asyncio.timeout(job.seconds + GRACE_S):
-        await run.ended
+        await run.loop.create_connection(lambda: Connection(run), host, int(port))
+    try:
+        async with asyncio.timeout(job.seconds + GRACE_S):
+            await run.ended
+    finally:
+        for transport in run.transports:
+            transport.abort()
     ordered = sorted(run.latencies_s)
     return Outcome(
         requests=len(ordered),

@@ -7,6 +7,7 @@ a stream it passes on as it comes. It runs on uvloop and writes no access log, a
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator
 
 import aiohttp
 import uvloop
@@ -19,7 +20,7 @@ class PassThrough:
     def __init__(self, upstream_url: str) -> None:
         self._url = upstream_url + "/chat/completions"
 
-    async def session(self, app: web.Application):
+    async def session(self, app: web.Application) -> AsyncIterator[None]:
         """One client session for all requests, closed when the server ends."""
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as self._session:
             yield
@@ -45,9 +46,7 @@ def main(upstream_url: str, port: str) -> None:
     app = web.Application()
     app.cleanup_ctx.append(through.session)
     app.router.add_post("/v1/chat/completions", through.chat)
-    web.run_app(
-        app, host="127.0.0.1", port=int(port), access_log=None, print=None, loop=uvloop.new_event_loop()
-    )
+    web.run_app(app, host="127.0.0.1", port=int(port), access_log=None, print=None, loop=uvloop.new_event_loop())
 
 
 if __name__ == "__main__":

@@ -82,4 +82,4 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
-    raise RuntimeError(f"{' '.join(process.args[:4])} … did not start:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"What should listen on port {port} did not start:\n{log.read_text()[-2000:]}")

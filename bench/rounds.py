@@ -90,7 +90,14 @@ class LoadGenerator:
     def play(self, target: Target, scenario: Scenario, seconds: float) -> Outcome:
         """Raises RuntimeError if anything but 200 was answered."""
         job = Job(
-            target.url, target.secret, target.model, scenario.connections, scenario.streamed, seconds, COUNT_MAX
+            target.url,
+            target.secret,
+            target.model,
+            scenario.connections,
+            scenario.streamed,
+            seconds,
+            COUNT_MAX,
+            target.headers,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -121,13 +128,25 @@ def play_rounds(
     rounds: int,
     seconds: float,
     done: Callable[[], None],
+    left_out: Callable[[str], None],
 ) -> dict[str, Figures]:
-    """All targets by turns, after one short round each that does not count."""
-    figures = {target.name: Figures() for target in targets}
+    """All targets by turns, after one short round each that does not count.
+
+    A peer that fails in it is told of and left out; RuntimeError if one of our own does, or anything later.
+    """
+    taking_part = []
     for target in targets:
-        measure(load, target, scenario, min(0.5, seconds))
+        try:
+            measure(load, target, scenario, min(0.5, seconds))
+        except RuntimeError as fault:
+            if not target.peer:
+                raise
+            left_out(str(fault))
+        else:
+            taking_part.append(target)
+    figures = {target.name: Figures() for target in taking_part}
     for _ in range(rounds):
-        for target in targets:
+        for target in taking_part:
             figures[target.name].rounds.append(measure(load, target, scenario, seconds))
             done()
     return figures

@@ -12,7 +12,10 @@ from bench.processes import free_port, module, running, wait_for_port
 
 @dataclass
 class Target:
-    """`pids`: whoever carries the requests. `others`: what works beside it, stated apart, by name."""
+    """`pids`: whoever carries the requests. `others`: what works beside it, stated apart, by name.
+
+    `headers`: what it must be told with every request.
+    """
 
     name: str
     url: str
@@ -20,6 +23,8 @@ class Target:
     model: str
     pids: list[int]
     others: dict[str, list[int]] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    peer: bool = False
 
 
 @contextlib.contextmanager

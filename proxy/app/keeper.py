@@ -80,6 +80,7 @@ REFUSALS = (
 """What keeps a gate from starting and is told in a sentence, without a traceback."""
 
 LAST_EVENTS_S = 10.0
+LAST_WORDS_S = 2.0
 SPOOL_LOOK_S = 5.0
 
 
@@ -210,7 +211,8 @@ async def _bring_up(
         tasks=tasks,
         counters=counters,
         merged=merged,
-        drain_s=settings.server.drain_s,
+        # A worker drains for `drain_s` and then has last words to say, before force is used.
+        drain_s=settings.server.drain_s + LAST_WORDS_S,
     )
     closing.push_async_callback(supervisor.stop, signals.quickly)
     reopening.hand_over = lambda: _handed_over(supervisor)

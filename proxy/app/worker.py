@@ -45,7 +45,6 @@ from proxy.web.server import DataPlane, serve_data_plane
 log = structlog.get_logger(__name__)
 
 USER_DIGEST_BYTES = 16
-LAST_WORDS_S = 1.5
 SPOOL_LOOK_S = 1.0
 
 
@@ -121,8 +120,7 @@ async def work(control_fd: int) -> int:
         tasks.spawn(requests.run(), "request log")
         control.ready()
         await control.ending.wait()
-        # The keeper waits `drain_s` before it uses force, so the last words must be said a little earlier.
-        await worker.drain(max(0.0, said.drain_s - LAST_WORDS_S), control.quickly)
+        await worker.drain(said.drain_s, control.quickly)
         await tasks.cancel_all(2.0)
         await control.drained(counters.snapshot())
     await control.close()

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from proxy.budgets.scripts import Argument, StoreRefused
 from proxy.gateway.ports import StoreAway
 
-DEADLINE_S = 0.25
+DEADLINE_S = 0.2
 WAITING_MAX = 10_000
 RECONNECT_FIRST_S = 0.05
 RECONNECT_MOST_S = 1.0

@@ -22,7 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from proxy.budgets.scripts import StoreRefused
 from proxy.gateway.ports import StoreAway
 
-DEADLINE_S = 0.25
+DEADLINE_S = 0.2
 VERSION_LEAST = (7, 0)
 
 # Of one client. Whoever comes while all are busy waits for one, as long as for an answer.

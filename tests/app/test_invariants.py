@@ -98,11 +98,11 @@ async def test_a_counter_beyond_every_limit_is_found_unless_its_attempts_used_mo
     budget = {"id": "b", "meter": "tokens", "window": "lifetime", "limit": 20}
     version = {"id": "p", "version": 1, "document": {"budgets": [budget]}, "applied_at": EPOCH}
     async with business.engine.begin() as connection:
-        await connection.execute(plan_versions.insert(), {"plan": "p", **version})
+        await connection.execute(plan_versions.insert(), version)
     await business.reserve(1)
     await business.settle(1, used=25)
     await business.writer.drain()
     assert (await look(business)).report()["ok"]
-    await business.reserve(2)
+    await business.reserve(2, amount=25)
     found = await look(business)
-    assert {check["id"]: check["seen"] for check in found.checks if not check["ok"]} == {"I7": {NAME: 10}}
+    assert {check["id"]: check["seen"] for check in found.checks if not check["ok"]} == {"I7": {NAME: 15}}

@@ -1,4 +1,4 @@
-"""A Redis older than the record is closed at once; one that is not stays open, however far the ledger is behind."""
+"""A Redis older than the record is closed ; one that is not stays open, however far the record is behind."""
 
 from __future__ import annotations
 

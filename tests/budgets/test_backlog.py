@@ -16,7 +16,9 @@ def backlog(books: Books) -> ShardBacklog:
     return ShardBacklog(books.connection, 16)
 
 
-async def test_while_full_nothing_is_admitted_and_everything_begun_ends(books: Books, backlog: ShardBacklog) -> None:
+async def test_while_full_nothing_is_admitted_and_everything_begun_ends(
+    books: Books, backlog: ShardBacklog
+) -> None:
     """The bound must not cost what is already bought: it is settled, released, extended and swept as ever."""
     for n in (1, 2, 3):
         await books.budgets.reserve(reservation(f"req_{n}:1", (counter(), 10)))

@@ -35,7 +35,9 @@ async def tried(name: str, scale: Scale, seed: int) -> Row:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="to play a run again")
-    parser.add_argument("--only", action="append", choices=list(SCENARIOS), metavar="NAME", help=", ".join(SCENARIOS))
+    parser.add_argument(
+        "--only", action="append", choices=list(SCENARIOS), metavar="NAME", help=", ".join(SCENARIOS)
+    )
     parser.add_argument("--small", action="store_true", help="the smaller round of `make test`")
     options = parser.parse_args()
     scale: Scale = "small" if options.small else "full"

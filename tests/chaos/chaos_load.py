@@ -49,9 +49,7 @@ class Load:
     async def __aenter__(self) -> Load:
         upstream = self.place.upstream
         upstream.script(Script(model=REFUSING, times=0, status=500))
-        upstream.script(
-            Script(times=0, output_tokens=self._output_tokens, chunk_delay_s=0.01, head_delay_s=0.005)
-        )
+        upstream.script(Script(times=0, output_tokens=self._output_tokens, chunk_delay_s=0.01, head_delay_s=0.005))
         self._tasks = [asyncio.create_task(self._client(number)) for number in range(self._clients)]
         return self
 

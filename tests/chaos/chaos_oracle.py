@@ -59,7 +59,18 @@ class Verdict:
         return not self.against
 
     def add(self, other: Verdict) -> None:
-        for name in ("calls", "provider", "orphaned", "other", "lost", "double", "wrong", "drift", "held", "unrecorded"):
+        for name in (
+            "calls",
+            "provider",
+            "orphaned",
+            "other",
+            "lost",
+            "double",
+            "wrong",
+            "drift",
+            "held",
+            "unrecorded",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.against += other.against
 

@@ -29,7 +29,9 @@ def _chunk(text: str, **more: object) -> bytes:
 
 
 def sound(dice: random.Random) -> list[bytes]:
-    words = dice.choices(("gate", "Brücke", "川", "🙂", "road ", "[DONE]", "data: ", '"usage":'), k=dice.randint(1, 20))
+    words = dice.choices(
+        ("gate", "Brücke", "川", "🙂", "road ", "[DONE]", "data: ", '"usage":'), k=dice.randint(1, 20)
+    )
     report = b"data: " + json.dumps({"id": "x", "choices": [], "usage": USAGE}).encode() + b"\n\n"
     return [*(_chunk(word) for word in words), report, DONE]
 
@@ -100,7 +102,11 @@ def _error_event(events: list[bytes], dice: random.Random) -> Done:
 
 
 def _fields_split(events: list[bytes], dice: random.Random) -> Done:
-    return [event.replace(b"data: ", dice.choice((b"data:", b"data:  ", b"x: 1\ndata: "))) for event in events], False, True
+    return (
+        [event.replace(b"data: ", dice.choice((b"data:", b"data:  ", b"x: 1\ndata: "))) for event in events],
+        False,
+        True,
+    )
 
 
 DEEDS = {

@@ -24,7 +24,9 @@ async def failpoints(scale: Scale, seed: int) -> Row:
     dice, verdict, kills = random.Random(seed), Verdict(), 0
     for _ in range(1 if scale == "small" else 10):
         order = dice.sample(WORKERS, len(WORKERS))
-        worker_kills = [[point, dice.randint(1, 2 if point in ("mid_extend", "spool_written") else 9)] for point in order]
+        worker_kills = [
+            [point, dice.randint(1, 2 if point in ("mid_extend", "spool_written") else 9)] for point in order
+        ]
         async with open_place(workers=3, worker_kills=worker_kills) as place:
             async with Load(place, dice.randrange(1 << 32)) as load:
                 stalling = asyncio.create_task(_stall_the_store(place))
@@ -61,7 +63,7 @@ async def at_random(scale: Scale, seed: int) -> Row:
         async with open_place(workers=3) as place:
             async with Load(place, dice.randrange(1 << 32)) as load:
                 await load.until(20)
-                for _ in range(3 if scale == "small" else 8):
+                for _ in range(2 if scale == "small" else 8):
                     await asyncio.sleep(dice.uniform(0.1, 1.0))
                     await _kill_somebody(place, dice)
                     kills += 1

@@ -38,7 +38,10 @@ async def duplicates(scale: Scale, seed: int) -> Row:
     deliveries = 6_000 if scale == "small" else 100_000
     dice = random.Random(seed)
     with postgres() as database:
-        async with valkey("--appendonly", "no") as store, FaultProxy(f"unix:{database.socket}", seed=seed) as proxy:
+        async with (
+            valkey("--appendonly", "no") as store,
+            FaultProxy(f"unix:{database.socket}", seed=seed) as proxy,
+        ):
             await migrate(database.url)
             events = deliveries // 4
             await _deliver(store.url, events, deliveries, dice)
@@ -124,7 +127,7 @@ async def _recorded(url: str) -> dict[str, int]:
 
 async def away(scale: Scale, seed: int) -> Row:
     """Postgres stopped under load and started again: traffic goes on, and the ledger catches up."""
-    away_s = 3.0 if scale == "small" else 60.0
+    away_s = 2.0 if scale == "small" else 60.0
     with postgres() as database:
         more = f'[ledger]\nurl = "{database.url}"\n'
         async with open_place(ledger_url=database.url, more=more) as place:
@@ -177,4 +180,3 @@ EVENT = {
     "admitted_at": 1_795_200_000_123_456, "first_byte_at": None, "finished_at": 1_795_200_000_623_456,
     "latency_ms": 500, "ttft_ms": None, "queued_ms": 0, "billable": True,
 }  # fmt: skip
-

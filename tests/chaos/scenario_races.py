@@ -77,7 +77,8 @@ class _Shard:
     def __init__(self, store: RedisBudgets, connection: HotConnection, dice: random.Random) -> None:
         self._store, self._connection, self._dice = store, connection, dice
         self._counters = [
-            BudgetCounter(f"acme:b{n}:0", Budget(f"b{n}", "tokens", dice.randint(1500, 6000)), 0, None) for n in range(5)
+            BudgetCounter(f"acme:b{n}:0", Budget(f"b{n}", "tokens", dice.randint(1500, 6000)), 0, None)
+            for n in range(5)
         ]
         self._held: dict[str, tuple[int, ...]] = {}
         self._used = [0] * 5
@@ -111,7 +112,10 @@ class _Shard:
         if isinstance(reply, Held):
             self._held[ref] = amounts
         elif isinstance(reply, Exceeded):
-            fits = [u + h + a <= c.budget.limit for (u, h), a, c in zip(reply.states, amounts, self._counters, strict=True)]
+            fits = [
+                u + h + a <= c.budget.limit
+                for (u, h), a, c in zip(reply.states, amounts, self._counters, strict=True)
+            ]
             if all(fits):
                 self.against.append(f"{ref} was refused and would have fitted")
         else:
@@ -123,7 +127,15 @@ class _Shard:
         released = self._dice.random() < 0.3
         charged = (0,) * 5 if released else used
         ending = Settlement(
-            ref, "acme", SHARD, tuple(self._counters), charged, 0, RateLimits(), (0, 0, 0), b'{"id":"%b"}' % ref.encode()
+            ref,
+            "acme",
+            SHARD,
+            tuple(self._counters),
+            charged,
+            0,
+            RateLimits(),
+            (0, 0, 0),
+            b'{"id":"%b"}' % ref.encode(),
         )
         await (self._store.release if released else self._store.settle)(ending)
         self._used = [a + b for a, b in zip(self._used, charged, strict=True)]

@@ -41,7 +41,9 @@ async def killed(scale: Scale, seed: int) -> Row:
                     await load.until(15)
                     await asyncio.sleep(dice.uniform(0.1, 0.8))
             verdict.add(await judge(place, load.asked))
-    return Row("kill -9 of Redis (append-only file) under load", kills, verdict.counts(), verdict.ok, verdict.against)
+    return Row(
+        "kill -9 of Redis (append-only file) under load", kills, verdict.counts(), verdict.ok, verdict.against
+    )
 
 
 LIMIT = 260
@@ -129,7 +131,9 @@ async def _lost_and_open_again(place: Place, lose: Lose) -> float:
     began = loop.time()
 
     async def open_again() -> bool:
-        asked = (place.gate.chat(secret, max_tokens=3, user=f"again-{name}") for name, secret in place.secrets.items())
+        asked = (
+            place.gate.chat(secret, max_tokens=3, user=f"again-{name}") for name, secret in place.secrets.items()
+        )
         return {answer.status for answer in await asyncio.gather(*asked, return_exceptions=False)} <= {200, 402}
 
     with contextlib.suppress(AssertionError):
@@ -226,7 +230,9 @@ async def _ask_once_each(place: Place) -> list[tuple[int, float]]:
         answer = await place.gate.chat(secret, max_tokens=4, user=tag)
         return answer.status, loop.time() - began
 
-    return await asyncio.gather(*(one(secret, f"{name}{at}") for name, secret in place.secrets.items() for at in (1, 2)))
+    return await asyncio.gather(
+        *(one(secret, f"{name}{at}") for name, secret in place.secrets.items() for at in (1, 2))
+    )
 
 
 async def _all_serve(place: Place) -> None:
@@ -234,5 +240,3 @@ async def _all_serve(place: Place) -> None:
         return {status for status, _ in await _ask_once_each(place)} == {200}
 
     await until(serving, 20)
-
-

@@ -74,6 +74,10 @@ async def at_once(client: AsyncOpenAI, fields: dict[str, Any]) -> dict[str, Any]
     return {"plain": used, "streamed": whole}
 
 
+async def plain_async(client: AsyncOpenAI, fields: dict[str, Any]) -> dict[str, Any]:
+    return (await client.chat.completions.create(**fields)).to_dict()
+
+
 async def left_early_async(client: AsyncOpenAI, fields: dict[str, Any]) -> dict[str, Any]:
     async with await client.chat.completions.create(stream=True, **fields) as stream:
         return {"chunks": [(await anext(stream)).to_dict()]}
@@ -129,7 +133,7 @@ def told(error: APIError) -> dict[str, Any]:
 
 
 CASES = {case.__name__: case for case in (plain, streamed, accumulated, left_early, catalogue, embedded)}
-ASYNC_CASES = {case.__name__: case for case in (at_once, left_early_async)}
+ASYNC_CASES = {case.__name__: case for case in (at_once, plain_async, left_early_async)}
 
 
 async def on_async_client(case: Any, options: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,35 @@ async def test_a_stream_sends_a_word_a_chunk_and_usage_if_asked(
     assert upstream.calls[0].output_tokens == 6
 
 
+async def test_tool_calls_are_streamed_in_pieces_that_make_the_whole(
+    client: aiohttp.ClientSession, upstream: ScriptedUpstream
+) -> None:
+    """Clients put them together by index; a piece is what one output token brings."""
+    calls = ({"name": "f", "arguments": '{"city": "Oslo"}'}, {"name": "g", "arguments": "{}"})
+    upstream.script(Script(tool_calls=calls, times=2))
+    _, body = await chat(client, upstream)
+    plain = orjson.loads(body)["choices"][0]["message"]["tool_calls"]
+    assert [call["function"] for call in plain] == list(calls)
+    _, body = await chat(client, upstream, stream=True)
+    chunks = [orjson.loads(line[6:]) for line in body.split(b"\n\n")[:-2]]
+    whole = {0: "", 1: ""}
+    for chunk in chunks:
+        for piece in chunk["choices"][0]["delta"].get("tool_calls", ()):
+            whole[piece["index"]] += piece["function"]["arguments"]
+    assert list(whole.values()) == [call["arguments"] for call in calls]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    assert upstream.calls[0].output_tokens == upstream.calls[1].output_tokens == 5
+
+
+async def test_a_text_of_its_own_is_said_word_by_word(
+    client: aiohttp.ClientSession, upstream: ScriptedUpstream
+) -> None:
+    """Canaries are planted so."""
+    upstream.script(Script(text="one two", output_tokens=3))
+    _, body = await chat(client, upstream)
+    assert orjson.loads(body)["choices"][0]["message"]["content"] == "one two one"
+
+
 async def test_scripts_are_used_in_order_and_by_model(
     client: aiohttp.ClientSession, upstream: ScriptedUpstream
 ) -> None:

@@ -255,8 +255,8 @@ async def on_the_admin_plane(gate: Gate) -> bytes:
 def processes(gate: Gate) -> bytes:
     """What `ps` and /proc show of the gate's processes to whoever may look."""
     assert gate.process is not None
-    shown = Path(f"/proc/{gate.process.pid}/cmdline").read_bytes()
-    for pid in descendants(gate.process.pid):
+    shown = b""
+    for pid in (gate.process.pid, *descendants(gate.process.pid)):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             shown += Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
     return shown
