@@ -1,4 +1,4 @@
-"""Shards put back to an older state: closed by a script that sees for itself, and emptied before they are rebuilt."""
+"""Shards put back to an older state: closed by a script that sees for itself, and emptied before a rebuild."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def test_a_shard_is_closed_only_if_the_ledger_knows_more_of_it(
 async def test_what_an_older_shard_remembers_of_spending_is_gone_and_the_rest_stays(
     books: Books, shard_books: ShardBooks
 ) -> None:
-    """A hold or a finished reference of a time that never was would be charged, or keep a budget from its customer;
-    events that the ledger may lack are worth money."""
+    """A hold of a time that never was would be charged, or keep a budget from its customer; events that the ledger
+    may lack are worth money."""
     for n in (1, 2):
         await books.budgets.reserve(reservation(f"req_{n}:1", (counter(), 10)))
     await books.budgets.extend(SHARD, {"req_2:1": 4})
@@ -75,7 +75,7 @@ async def test_an_open_shard_is_never_cleared(books: Books, shard_books: ShardBo
 
 
 async def test_many_shards_are_cleared_in_one_walk(books: Books, shard_books: ShardBooks) -> None:
-    """At a hundred thousand counters sixteen walks through all of Redis would take the time that the gate is shut."""
+    """At a hundred thousand counters sixteen walks through all of Redis would keep the gate shut for longer."""
     for number in range(16):
         keys = ShardKeys(number)
         for n in range(50):
