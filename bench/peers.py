@@ -73,7 +73,7 @@ def portkey(folder: Path, upstream_url: str) -> Iterator[Target]:
 
 def tensorzero(folder: Path, upstream_url: str) -> AbstractContextManager[Target]:
     raise Unavailable(
-        "its gateway is not to be had from PyPI, npm or Debian. What is on PyPI is a client that can run the gateway"
+        "its gateway was found neither on PyPI nor on npm. What is on PyPI is a client that runs the gateway"
         " inside the caller's own process, where its CPU cannot be told from the caller's."
     )
 

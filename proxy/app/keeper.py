@@ -44,7 +44,7 @@ from proxy.ledger.engine import open_ledger
 from proxy.ledger.migrate import LedgerTooNew, LedgerUnfit, migrate
 from proxy.ledger.outbox import Projector
 from proxy.ledger.spool import SpoolDamaged, check_spools, drain_dead
-from proxy.ledger.writer import DenialWriter, LedgerWriter
+from proxy.ledger.writer import DenialWriter, LedgerWriter, StreamWriter
 from proxy.policy_files import PolicyFaults, watch
 from proxy.processes import (
     CannotListen,
@@ -216,6 +216,7 @@ async def _bring_up(
     )
     closing.push_async_callback(supervisor.stop, signals.quickly)
     reopening.hand_over = lambda: _handed_over(supervisor)
+    reopening.refresh = lambda: _refreshed(projector, outbox, policies, writer, denials)
     await supervisor.start()
     return _announce(settings, claim.port, admin_socket.getsockname()[1], token)
 
@@ -243,6 +244,17 @@ async def _last_events(writer: LedgerWriter, denials: DenialWriter) -> None:
                 await stream.drain()
         except Exception as fault:
             log.warning("events.left_in_redis", writer=type(stream).__name__, why=str(fault))
+
+
+async def _refreshed(
+    projector: DirectoryProjector, outbox: Projector, policies: LivePolicy, *writers: StreamWriter
+) -> None:
+    """Projects again what a Redis that was put back to an older state believes to be complete."""
+    if await projector.is_complete():
+        await policies.publish()
+        await outbox.project_all()
+    for writer in writers:
+        writer.take_over_at_once()
 
 
 async def _handed_over(supervisor: Supervisor) -> list[LiveReservation]:

@@ -22,6 +22,7 @@ from proxy.domain.reservations import LiveReservation
 from proxy.gateway.ports import StoreAway
 from proxy.ledger.counter_sums import charged_by_counter
 from proxy.ledger.engine import one_keeper
+from proxy.ledger.entries import recorded_among
 from proxy.ledger.spool import drain_dead
 
 log = structlog.get_logger(__name__)
@@ -33,7 +34,11 @@ HandOver = Callable[[], Awaitable[list[LiveReservation]]]
 
 
 class Reopening:
-    """Watches for blank shards. `forgotten` is called when they are open again, to publish the policy anew."""
+    """Watches for blank shards. `forgotten` is called when they are open again, to publish the policy anew.
+
+    `refresh` is called before they open: a Redis put back to an older state has an older directory, too, in which
+    revoked secrets are still good.
+    """
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Reopening:
         self._replaying = replaying
         self._forgotten = forgotten
         self.hand_over: HandOver = _nobody
+        self.refresh: Callable[[], Awaitable[None]] = _nothing
 
     async def open_blank_shards(self) -> int:
         """Rebuilds and opens every shard without an epoch; returns how many there were. One keeper at a time."""
@@ -58,6 +64,10 @@ class Reopening:
         async with one_keeper(self._engine):
             blank = await self._books.blank()
             taken = await drain_dead(self._spool, self._replaying.into_ledger(blank))
+            # Who has settled since it was handed over is in the ledger by now, and must not be held again.
+            ended = await recorded_among(self._engine, [reservation.ref for reservation in live])
+            live = [reservation for reservation in live if reservation.ref not in ended]
+            await self.refresh()
             counters = await self._restore(blank, live)
         if counters or live or taken:
             log.warning(
@@ -69,6 +79,8 @@ class Reopening:
         by_shard: defaultdict[int, list[LiveReservation]] = defaultdict(list)
         for reservation in live:
             by_shard[reservation.shard].append(reservation)
+        # A shard that was put back to an older state still remembers it.
+        await self._books.clear(*blank)
         epoch, counters = secrets.token_hex(8), 0
         for shard in blank:
             charged, seq = await charged_by_counter(self._engine, shard)
@@ -91,3 +103,7 @@ class Reopening:
 
 async def _nobody() -> list[LiveReservation]:
     return []
+
+
+async def _nothing() -> None:
+    """At the start the directory and the policy are projected before anybody is served."""

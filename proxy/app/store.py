@@ -38,7 +38,7 @@ class Store:
         self.cold_blocking: Redis = connect(url, BLOCKING_S)
         self.hot = HotConnection(url, deadline_s=COLD_S)
         self.budgets = RedisBudgets(self.hot, shards, lease_s)
-        self.books = ShardBooks(self.hot, shards)
+        self.books = ShardBooks(self.hot, shards, lease_s)
         self.waiting = ShardBacklog(self.hot, shards)
         self.corrections = Corrections(self.hot, shards)
         self.balances = RedisBalances(self.hot, shards)

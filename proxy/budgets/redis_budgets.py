@@ -255,7 +255,7 @@ class RedisBudgets:
         return frozenset(ref.decode() for ref in reply[1:])
 
     async def top_up(self, top_up: TopUp) -> TopUpReply:
-        """Holds more for a reservation under way, or no more. Raises `StoreAway`: to be asked again, at no harm."""
+        """Holds more for a reservation under way, or no more. Raises `StoreAway`: asking again does no harm."""
         shard = await self._known(top_up.shard)
         if shard is None:
             return _CLOSED

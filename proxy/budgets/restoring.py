@@ -16,7 +16,6 @@ from proxy.domain.reservations import LiveReservation
 from proxy.domain.windows import LIFETIME, parse_duration
 
 BATCH = 500
-LEASE_US = 60_000_000
 # As `reserve` keeps a counter: the window, and 35 days for late settles.
 KEPT_US = 35 * 86_400_000_000
 
@@ -24,8 +23,9 @@ KEPT_US = 35 * 86_400_000_000
 class ShardBooks:
     """Reads epochs and sequence numbers, and restores shards. Raises `StoreAway`."""
 
-    def __init__(self, connection: Connection, shards: int) -> None:
+    def __init__(self, connection: Connection, shards: int, lease_s: float = 60) -> None:
         self._connection = connection
+        self._lease_us = round(lease_s * 1_000_000)
         self._keys = [ShardKeys(number) for number in range(shards)]
 
     async def blank(self) -> list[int]:
@@ -105,7 +105,7 @@ class ShardBooks:
         send = self._connection.send
         await asyncio.gather(
             send(("HSET", keys.held, live.ref, kept)),
-            send(("ZADD", keys.leases, now_us + LEASE_US, live.ref)),
+            send(("ZADD", keys.leases, now_us + self._lease_us, live.ref)),
             send(("SADD", keys.holding(live.customer_id), live.ref)),
             *(send(("HINCRBY", key, "held", amount)) for key, amount in zip(counters, live.amounts, strict=True)),
         )

@@ -8,11 +8,14 @@ charged to a budget; the ledger keeps the exact decimal.
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 PICO_PER_MICRO = 1_000_000
 PICO_PER_USD = 1_000_000_000_000
 MICRO_PER_USD = 1_000_000
+
+# Decimal rounds to 28 digits unless told otherwise, and an amount must not depend on who asked before.
+EXACT = Context(prec=200)
 
 
 def pico_per_token(usd_per_million_tokens: str) -> int:
@@ -43,8 +46,8 @@ def usd_text(pico: int) -> str:
 
 
 def pico_of(usd: str | Decimal) -> int:
-    """The exact picodollars of a decimal string that `usd_text` wrote."""
-    return int(Decimal(usd).scaleb(12).to_integral_exact())
+    """The exact picodollars of a decimal string that `usd_text` wrote, however long it is."""
+    return int(EXACT.scaleb(Decimal(usd), 12))
 
 
 def _exact(text: str, scale: int, unit: str) -> int:

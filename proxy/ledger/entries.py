@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from proxy.ledger import counter_sums
-from proxy.ledger.engine import writing
+from proxy.ledger.engine import reading, writing
 from proxy.ledger.rows import COLUMNS, Row
 from proxy.ledger.tables import moment, set_aside, usage_events
 from proxy.telemetry.failpoints import reach
@@ -74,6 +75,16 @@ async def record_events(engine: AsyncEngine, rows: Sequence[Row], now_us: int) -
     for first in range(0, len(unique), BATCH_ROWS):
         await _record(engine, unique[first : first + BATCH_ROWS], recorded, now_us)
     return recorded
+
+
+async def recorded_among(engine: AsyncEngine, ids: Sequence[str]) -> set[str]:
+    """Which of these events the ledger has."""
+    found: set[str] = set()
+    async with reading(engine) as connection:
+        for first in range(0, len(ids), BATCH_ROWS):
+            some = select(usage_events.c.id).where(usage_events.c.id.in_(ids[first : first + BATCH_ROWS]))
+            found.update(await connection.scalars(some))
+    return found
 
 
 async def put_aside(engine: AsyncEngine, items: Sequence[SetAside], now_us: int) -> None:

@@ -74,6 +74,11 @@ class StreamWriter(ABC):
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, BACKOFF_S[1])
 
+    def take_over_at_once(self) -> None:
+        """The next round claims all that is pending: in a Redis put back to an older state, that is what we have
+        long finished, and nobody else would for a while."""
+        self._claim_idle_ms = 0
+
     async def drain(self) -> int:
         """Records all that waits now, for an orderly end; returns how many entries. Raises like `step`."""
         total = 0

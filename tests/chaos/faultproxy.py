@@ -151,9 +151,9 @@ class _Link:
         reader, writer = self._client[0], self._server[1]
         while data := await reader.read(READ_BYTES):
             toxic = await self._passing(data)
-            if toxic and toxic.kind == "drop_reply_after_commit" and toxic.needle in data:
-                if self._proxy.strikes(toxic):
-                    self._mute = True
+            dropping = toxic is not None and toxic.kind == "drop_reply_after_commit" and toxic.needle in data
+            if dropping and self._proxy.strikes(toxic):
+                self._mute = True
             await self._write(writer, data, toxic)
         with contextlib.suppress(OSError):
             writer.write_eof()

@@ -24,8 +24,8 @@ class Garbage:
 
 def _chunk(text: str, **more: object) -> bytes:
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-    return b"data: " + json.dumps({"id": "x", "object": "chat.completion.chunk", "model": "m",
-                                   "choices": [choice], **more}, ensure_ascii=False).encode() + b"\n\n"  # fmt: skip
+    event = {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [choice], **more}
+    return b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
 
 
 def sound(dice: random.Random) -> list[bytes]:
@@ -64,8 +64,9 @@ Done = tuple[list[bytes], bool, bool]
 def _noise(events: list[bytes], dice: random.Random) -> Done:
     at = dice.randrange(len(events))
     junk = dice.choice((
-        dice.randbytes(dice.randint(1, 300)).replace(b"\n", b"?"), b"data: {\n\n", b"data: \xff\xfe\n\n", b"\x00\x00\n\n",
-        b"data: {\"choices\":[{\"delta\":{\"content\":\"\xc3\n\n", b": comment\n\n", b"\n\n\n\n", b"event: ping\ndata:\n\n",
+        dice.randbytes(dice.randint(1, 300)).replace(b"\n", b"?"), b"data: {\n\n", b"data: \xff\xfe\n\n",
+        b"data: {\"choices\":[{\"delta\":{\"content\":\"\xc3\n\n", b": comment\n\n", b"\n\n\n\n",
+        b"\x00\x00\n\n", b"event: ping\ndata:\n\n",
         b"data: null\n\ndata: 7\n\ndata: []\n\n", b"id: 7\nretry: 10\n\n", b"data: " + b"[" * 5000 + b"\n\n",
     ))  # fmt: skip
     return [*events[:at], junk + b"\n\n", *events[at:]], False, True

@@ -31,7 +31,7 @@ async def failpoints(scale: Scale, seed: int) -> Row:
             async with Load(place, dice.randrange(1 << 32)) as load:
                 stalling = asyncio.create_task(_stall_the_store(place))
                 try:
-                    await until(lambda at=place: len(_killed(at)) >= len(order), 90)
+                    await until(lambda at=place: len(_killed(at)) >= len(WORKERS), 90)
                 finally:
                     stalling.cancel()
                     await asyncio.gather(stalling, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Races: 2,000 at once for 100 places, through four workers; and five budgets at once, all or none of them held."""
+"""Races: 2,000 at once for 100 places, by four workers; and five budgets at once, all or none of them held."""
 
 from __future__ import annotations
 

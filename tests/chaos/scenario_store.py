@@ -118,9 +118,8 @@ async def _loss(claim: str, lose: Lose, scale: Scale, seed: int, age_s: float | 
         verdict.against.append(f"{called} requests charged, {spent['used']} used, of {LIMIT}")
     if reopened_s > REOPENED_WITHIN_S:
         verdict.against.append(f"served again only after {reopened_s:.1f} s")
-    counts = {
-        "spent": f"{spent['used']}/{LIMIT}", "in the ledger": called, "open after s": f"{reopened_s:.1f}", **verdict.counts(),
-    }  # fmt: skip
+    of_it = {"spent": f"{spent['used']}/{LIMIT}", "in the ledger": called, "open after s": f"{reopened_s:.1f}"}
+    counts = {**of_it, **verdict.counts()}
     return Row(claim, 1, counts, verdict.ok, verdict.against)
 
 
@@ -150,23 +149,26 @@ async def failed_over(scale: Scale, seed: int) -> Row:
     dice, verdict, rounds = random.Random(seed), Verdict(), 1 if scale == "small" else 10
     for _ in range(rounds):
         async with valkey() as primary, valkey("--replicaof", "127.0.0.1", str(primary.port)) as replica:
-            async with FaultProxy(f"tcp:127.0.0.1:{primary.port}") as proxy:
-                url = f"redis://127.0.0.1:{proxy.port}/0"
-                await _in_step(primary, replica)
-                async with open_place(redis_url=url, more=f'[redis]\nurl = "{url}"\n') as place:
-                    async with Load(place, dice.randrange(1 << 32)) as load:
-                        await load.until(20)
-                        replica.signal(signal.SIGSTOP)
-                        await load.until(20)
-                        primary.kill()
-                        replica.signal(signal.SIGCONT)
-                        await _promote(replica)
-                        proxy.upstream = f"tcp:127.0.0.1:{replica.port}"
-                        proxy.cut()
-                        await load.until(20)
-                    verdict.add(await judge(place, load.asked))
-    counts = verdict.counts()
-    return Row("failover to a stale replica", rounds, counts, verdict.ok, verdict.against)
+            verdict.add(await _fail_over(primary, replica, dice))
+    return Row("failover to a stale replica", rounds, verdict.counts(), verdict.ok, verdict.against)
+
+
+async def _fail_over(primary: Valkey, replica: Valkey, dice: random.Random) -> Verdict:
+    await _in_step(primary, replica)
+    async with FaultProxy(f"tcp:127.0.0.1:{primary.port}") as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        async with open_place(redis_url=url, more=f'[redis]\nurl = "{url}"\n') as place:
+            async with Load(place, dice.randrange(1 << 32)) as load:
+                await load.until(20)
+                replica.signal(signal.SIGSTOP)
+                await load.until(20)
+                primary.kill()
+                replica.signal(signal.SIGCONT)
+                await _promote(replica)
+                proxy.upstream = f"tcp:127.0.0.1:{replica.port}"
+                proxy.cut()
+                await load.until(20)
+            return await judge(place, load.asked)
 
 
 async def _in_step(primary: Valkey, replica: Valkey) -> None:

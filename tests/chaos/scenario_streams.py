@@ -13,8 +13,8 @@ import aiohttp
 from chaos_gate import Place, open_place
 from chaos_oracle import judge
 from chaos_table import Row, Scale
-from gatehouse import worker_pids
 from garbage import garbage
+from gatehouse import worker_pids
 from raw_upstream import RawUpstream
 
 from proxy.demo.scripts import Script
@@ -80,32 +80,35 @@ async def _leave_at(
         return tag, words
 
 
-# What a provider may say of usage -> the rows that are allowed: (usage_source, disputed).
 HONEST = {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
-REPORTS: dict[str, tuple[Any, set[tuple[str, bool]]]] = {
-    "honest": ("honest", {("provider", False)}),
-    "missing": ("absent", {("estimated", False)}),
-    "null": ("null", {("estimated", False)}),
-    "twice": ("twice", {("provider", False)}),
-    "cumulative": ("cumulative", {("provider", False)}),
-    "on a chunk with choices": ("on_choices", {("provider", False)}),
-    "empty": ({}, {("estimated", False), ("estimated", True)}),
-    "negative": ({**HONEST, "completion_tokens": -4}, {("estimated", True), ("provider", True), ("estimated", False)}),
-    "a string": ({**HONEST, "completion_tokens": "4"}, {("estimated", True), ("provider", True), ("estimated", False)}),
-    "a float": ({**HONEST, "completion_tokens": 4.5}, {("estimated", True), ("provider", True), ("estimated", False)}),
-    "a bool": ({**HONEST, "completion_tokens": True}, {("estimated", True), ("provider", True), ("estimated", False)}),
-    "beyond 2^53": ({**HONEST, "completion_tokens": 2**60}, {("estimated", True), ("provider", True)}),
-    "contradictory": ({**HONEST, "total_tokens": 1}, {("provider", True), ("estimated", True)}),
-    "cached beyond prompt": (
-        {**HONEST, "prompt_tokens_details": {"cached_tokens": 50}}, {("provider", True), ("estimated", True)},
-    ),
-    "reasoning beyond completion": (
-        {**HONEST, "completion_tokens_details": {"reasoning_tokens": 50}}, {("provider", True), ("estimated", True)},
-    ),
-    "a list": ([4], {("provider", True), ("estimated", True), ("estimated", False)}),
-    "NaN": ("raw NaN", {("estimated", True), ("provider", True), ("estimated", False)}),
-    "1e999": ("raw 1e999", {("estimated", True), ("provider", True), ("estimated", False)}),
-}  # fmt: skip
+PROVIDERS, GUESSED, DISPUTED = ("provider", False), ("estimated", False), ("provider", True)
+
+
+def _said(**wrong: Any) -> dict[str, Any]:
+    return {**HONEST, **wrong}
+
+
+# What a provider may say of usage -> how the row must call it: (usage_source, disputed).
+REPORTS: dict[str, tuple[Any, tuple[str, bool]]] = {
+    "honest": ("honest", PROVIDERS),
+    "missing": ("absent", GUESSED),
+    "null": ("null", GUESSED),
+    "empty": ({}, GUESSED),
+    "twice": ("twice", PROVIDERS),
+    "cumulative": ("cumulative", PROVIDERS),
+    "on a chunk with choices": ("on_choices", PROVIDERS),
+    "negative": (_said(completion_tokens=-4), DISPUTED),
+    "a string": (_said(completion_tokens="4"), DISPUTED),
+    "a float": (_said(completion_tokens=4.5), DISPUTED),
+    "a bool": (_said(completion_tokens=True), DISPUTED),
+    "beyond 2^53": (_said(completion_tokens=2**60), DISPUTED),
+    "contradictory": (_said(total_tokens=1), DISPUTED),
+    "cached beyond prompt": (_said(prompt_tokens_details={"cached_tokens": 50}), DISPUTED),
+    "reasoning beyond completion": (_said(completion_tokens_details={"reasoning_tokens": 50}), DISPUTED),
+    "a list": ([4], DISPUTED),
+    "NaN": ("raw NaN", DISPUTED),
+    "1e999": ("raw 1e999", DISPUTED),
+}
 
 
 async def usage_reports(scale: Scale, seed: int) -> Row:
@@ -114,7 +117,7 @@ async def usage_reports(scale: Scale, seed: int) -> Row:
     seen, against = Counter[str](), []
     async with open_place(workers=1) as place:
         pids = worker_pids(place.gate)
-        for name, (report, allowed) in REPORTS.items():
+        for name, (report, _) in REPORTS.items():
             for streamed in (False, True):
                 tag = f"{name} {'stream' if streamed else 'plain'}"
                 place.upstream.script(_script(report, streamed))
@@ -126,7 +129,7 @@ async def usage_reports(scale: Scale, seed: int) -> Row:
         against += await place.broken_invariants()
         if worker_pids(place.gate) != pids or left != (0, 0):
             against.append(f"the worker died, or something is left: {left}")
-    for name, (_, allowed) in REPORTS.items():
+    for name, (_, wanted) in REPORTS.items():
         for tag in (f"{name} plain", f"{name} stream"):
             row = rows.get(tag)
             if row is None:
@@ -134,7 +137,7 @@ async def usage_reports(scale: Scale, seed: int) -> Row:
                 continue
             said = (row["usage_source"], row["disputed"])
             seen[f"{said[0]}{', disputed' if said[1] else ''}"] += 1
-            if said not in allowed or not (row["disputed"] or row["input_tokens"] * row["output_tokens"]):
+            if said != wanted or not (row["disputed"] or row["input_tokens"] * row["output_tokens"]):
                 against.append(
                     f"{tag}: {said}, {row['input_tokens']}+{row['output_tokens']} tokens, billable {row['billable']}"
                 )
@@ -161,7 +164,8 @@ async def garbage_streams(scale: Scale, seed: int) -> Row:
     if scale == "full":
         files["long"] = garbage(dice, long_line=True)
     against, kinds = [], Counter(each.name for each in files.values())
-    async with RawUpstream({tag: each.answer for tag, each in files.items()}) as upstream:
+    async with contextlib.AsyncExitStack() as opened:
+        upstream = await opened.enter_async_context(RawUpstream({tag: g.answer for tag, g in files.items()}))
         async with open_place(workers=2, upstream_url=upstream.url) as place:
             pids = worker_pids(place.gate)
             turn = asyncio.Semaphore(AT_ONCE)

@@ -45,9 +45,7 @@ prices = st.builds(
     input_tokens=st.integers(0, 10**6),
     choices=st.integers(1, 16),
     price=prices,
-    remaining=st.lists(
-        st.tuples(st.sampled_from(ATTEMPT_METERS), st.integers(0, 10**7)), min_size=1, max_size=5
-    ),
+    remaining=st.lists(st.tuples(st.sampled_from(ATTEMPT_METERS), st.integers(0, 10**7)), min_size=1, max_size=5),
 )
 def test_what_is_affordable_fits_every_budget_and_one_token_more_does_not(
     input_tokens: int, choices: int, price: Price, remaining: list[tuple[str, int]]

@@ -43,5 +43,5 @@ def test_the_decimal_text_says_exactly_the_picodollars(pico: int) -> None:
     """The ledger's text and the counter's integer must never drift apart."""
     text = money.usd_text(pico)
     assert "e" not in text.lower()
-    assert Decimal(text) == Decimal(pico).scaleb(-12)
+    assert Decimal(text) == money.EXACT.scaleb(Decimal(pico), -12)
     assert money.pico_of(text) == pico

@@ -117,7 +117,7 @@ async def test_a_ledger_that_is_no_database(gate: Gate) -> None:
 
 
 async def test_a_database_that_is_away_at_the_start(gate: Gate) -> None:
-    """While it serves it may be away for an hour; to begin with it must say what was spent. No password is shown."""
+    """While it serves it may be away for an hour; to begin with it must say what was spent."""
     said = await refused(gate, '[ledger]\nurl = "postgresql://someone:hush-hush@127.0.0.1:9/faregate"\n')
     assert "127.0.0.1:9/faregate cannot be opened:" in said
     assert "Start that database, or set ledger.url to the right one" in said

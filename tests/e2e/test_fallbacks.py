@@ -164,9 +164,7 @@ async def test_a_request_that_is_itself_at_fault_is_tried_nowhere_else(house: Ho
     assert (await nothing_held(house.gate, f"fault-{status}"))["tokens"]["used"] == 0
 
 
-@pytest.mark.parametrize(
-    ("said", "shown"), [(500, 500), (503, 503), (429, 429), (401, 502), (403, 502)]
-)
+@pytest.mark.parametrize(("said", "shown"), [(500, 500), (503, 503), (429, 429), (401, 502), (403, 502)])
 async def test_when_every_attempt_failed_the_last_ones_trouble_is_told(
     house: House, said: int, shown: int
 ) -> None:

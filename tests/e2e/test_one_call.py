@@ -10,7 +10,6 @@ from served import Gate
 
 from proxy.demo.scripted_upstream import ScriptedUpstream
 
-
 PLAN = """
 id = "starter"
 name = "Starter"

@@ -68,4 +68,5 @@ async def test_a_closed_shard_is_left_alone_until_the_next_round() -> None:
 
 async def test_a_backlog_is_swept_batch_after_batch() -> None:
     shards = Shards("settled")
-    assert await Sweeper(shards, 1, given.FakeMeters()).sweep() == 3 * BATCH
+    sweeper = Sweeper(shards, 1, given.FakeMeters())
+    assert await sweeper.sweep() == sweeper.expired == 3 * BATCH

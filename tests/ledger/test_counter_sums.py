@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proxy.ledger.counter_sums import charged_by_counter
+from proxy.ledger.counter_sums import charged_by_counter, highest_seqs
 from proxy.ledger.entries import record_events
 from proxy.ledger.rows import row_of
 
@@ -30,3 +30,13 @@ async def test_only_rows_really_inserted_are_summed(engine: AsyncEngine, entry: 
     sums, seq = await charged_by_counter(engine, rows[0]["shard"])
     assert sums == {"a": 10, "b": 1}
     assert seq == max(row["seq"] for row in (*rows, correction))
+
+
+async def test_the_highest_seq_of_every_shard_is_known_at_once(engine: AsyncEngine, entry: Any) -> None:
+    """By it a Redis that was put back to an older state is told from one that is not."""
+    rows = [row_of({**entry(f"req_{n}").fields, "seq": str(seq)}, shard) for n, (shard, seq) in enumerate(
+        [(0, 3), (0, 7), (2, 5), (15, 1)]
+    )]  # fmt: skip
+    assert await highest_seqs(engine, range(4)) == {0: 0, 1: 0, 2: 0, 3: 0}
+    await record_events(engine, rows, 1)
+    assert await highest_seqs(engine, [0, 1, 2, 15]) == {0: 7, 1: 0, 2: 5, 15: 1}

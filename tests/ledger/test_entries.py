@@ -6,7 +6,7 @@ import json
 import pytest
 from sqlalchemy import func, select, text
 
-from proxy.ledger.entries import record_events
+from proxy.ledger.entries import record_events, recorded_among
 from proxy.ledger.rows import row_of
 from proxy.ledger.tables import set_aside, usage_events
 
@@ -136,3 +136,12 @@ async def test_an_event_without_a_known_price_has_no_cost(engine, entry) -> None
     async with engine.connect() as connection:
         found = (await connection.execute(select(usage_events.c.cost_usd, usage_events.c.cost_pico))).one()
     assert tuple(found) == (None, None)
+
+
+async def test_which_events_are_recorded_can_be_asked(engine, entry) -> None:
+    """What has ended must not be held again after a loss of Redis: the record says what has."""
+    there = rows([entry() for _ in range(700)])
+    await record_events(engine, there, 1)
+    ids = [row["id"] for row in there]
+    assert await recorded_among(engine, [*ids, "req_unheard_of:0"]) == set(ids)
+    assert await recorded_among(engine, []) == set()

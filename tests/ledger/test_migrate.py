@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
 from proxy.ledger.engine import engine_url, open_ledger
-from proxy.ledger.migrate import LedgerTooNew, migrate
+from proxy.ledger.migrate import LedgerTooNew, LedgerUnfit, migrate
 from proxy.ledger.tables import metadata
 
 
@@ -52,6 +52,16 @@ async def test_a_newer_ledger_is_refused_with_what_to_do(blank_url: str) -> None
     await engine.dispose()
     with pytest.raises(LedgerTooNew, match=r"schema 9999, which this Faregate does not know .*0001.*backup"):
         await migrate(blank_url)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:secret@127.0.0.1:9/d", "sqlite:////proc/nowhere/ledger.sqlite3"])
+async def test_a_ledger_that_cannot_be_opened_is_named_without_its_password(url: str) -> None:
+    """A traceback of the driver tells nobody which setting is wrong; a password in a log is everybody's."""
+    with pytest.raises(
+        LedgerUnfit, match=r"(127\.0\.0\.1:9/d|/proc/nowhere/.*) cannot be opened: .*set ledger\.url"
+    ) as fault:
+        await migrate(url)
+    assert "secret" not in str(fault.value)
 
 
 @pytest.mark.parametrize(

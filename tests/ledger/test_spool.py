@@ -11,7 +11,7 @@ from proxy.domain.policy import Budget, RateLimits
 from proxy.domain.reservations import Counter, Settlement
 from proxy.gateway.ports import StoreAway
 from proxy.ledger import spool
-from proxy.ledger.spool import FileSpool, drain_dead, read_spool, spools_in
+from proxy.ledger.spool import FileSpool, SpoolDamaged, check_spools, drain_dead, read_spool, spools_in
 
 COUNTERS = (
     Counter("acme:monthly", Budget("monthly", "tokens", 10, models=frozenset({"b", "a"})), 5, 9),
@@ -183,3 +183,27 @@ async def test_a_cancelled_caller_leaves_its_settlement_kept(tmp_path) -> None:
     redis = Redis()
     assert await kept.drain(redis) == 1
     await kept.close()
+
+
+async def test_a_start_finds_damaged_lines_of_dead_workers_and_names_them(tmp_path) -> None:
+    """Somebody must know of a settlement that cannot be read, before anything else is spent."""
+    folder = tmp_path / "spool"
+    check_spools(folder)
+    kept = FileSpool(folder, "worker-1")
+    await kept.keep(settlement(1), "settle")
+    await kept.keep(settlement(2), "settle")
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(b"garbage\n" + whole)
+    check_spools(folder)
+    await kept.close()
+    with pytest.raises(SpoolDamaged, match=r"worker-1\.000001\.spool is damaged: line 1 is no settlement"):
+        check_spools(folder)
+    first, second = whole.splitlines(keepends=True)
+    path.write_bytes(first + b"garbage\n" * 7 + second)
+    with pytest.raises(SpoolDamaged, match=r"line 2, 3, 4, 5, 6 and 2 more is no settlement"):
+        check_spools(folder)
+    path.write_bytes(whole + second[:-20])
+    check_spools(folder)
+    redis = Redis()
+    assert await drain_dead(folder, redis) == 2

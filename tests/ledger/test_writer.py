@@ -192,3 +192,16 @@ async def test_a_fault_that_is_no_absence_is_seen(engine, clock, entry, monkeypa
     monkeypatch.setattr(writer, "record_events", record)
     with pytest.raises(ZeroDivisionError):
         await LedgerWriter(MemoryStream([entry()]), engine, clock, "keeper").run()
+
+
+async def test_what_an_older_redis_still_has_pending_is_cleared_at_once_when_told(engine, clock, entry) -> None:
+    """Put back to an older state, Redis has entries pending that we finished long ago."""
+    stream = MemoryStream([entry() for _ in range(3)])
+    keeper = LedgerWriter(stream, engine, clock, "keeper")
+    await keeper.drain()
+    older = entry()
+    stream.pending[older.id] = older
+    assert await keeper.drain() == 0
+    keeper.take_over_at_once()
+    assert await keeper.drain() == 1
+    assert (await count(engine), stream.pending) == (4, {})

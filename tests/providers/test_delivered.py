@@ -36,6 +36,7 @@ def test_which_choices_have_ended_is_known() -> None:
     delivered.add(b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n' % text)
     assert delivered.finished() == frozenset()
     delivered.add(b'data: {"choices":[{"index":2,"delta":{},"finish_reason":"stop"}]}\n\n')
+    assert delivered.finished() == {2}
     delivered.add(b'data: {"finish_reason":"x"}\n\ndata: "finish_reason":"x"\n\n')
     delivered.add(b'data: {"choices":[{"finish_reason" : "length"}]}\n\n')
     assert delivered.finished() == {0, 2}

@@ -122,7 +122,7 @@ class Plane:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_S):
-            while not condition():  # noqa: ASYNC110 - what is waited for has no event to wait on
+            while not condition():
                 await asyncio.sleep(0.002)
 
 
