@@ -31,7 +31,7 @@ class Corrections(Protocol):
 
     async def used(self, shard: int, counter: str, epoch: str, seq: int, seen: int | None, right: int) -> bool: ...
 
-    async def held(self, shard: int, counter: str, difference: int) -> bool: ...
+    async def held(self, shard: int, counter: str, epoch: str, difference: int) -> bool: ...
 
 
 class Doctor:
@@ -86,7 +86,7 @@ class Doctor:
             "right": drift.right,
         }
         if drift.field == "held":
-            done = await self._corrections.held(drift.shard, drift.counter, drift.difference)
+            done = await self._corrections.held(drift.shard, drift.counter, drift.epoch, drift.difference)
         elif drift.difference > 0 and await self._set_aside():
             # What a refused event was charged was spent, though the sums do not have it.
             log.error("drift.not_corrected", why="events were set aside: record them first", **facts)

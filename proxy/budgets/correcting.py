@@ -24,8 +24,8 @@ class Corrections:
         names = [keys.shard, keys.counter(counter)]
         return bool(await scripts.CORRECT.run(self._connection, names, arguments))
 
-    async def held(self, shard: int, counter: str, difference: int) -> bool:
+    async def held(self, shard: int, counter: str, epoch: str, difference: int) -> bool:
         """Sets `held` to what the reservations hold, if it still differs from that by `difference`."""
         keys = self._keys[shard]
-        names = [keys.held, keys.counter(counter)]
-        return bool(await scripts.RECOUNT.run(self._connection, names, (difference,)))
+        names = [keys.shard, keys.held, keys.counter(counter)]
+        return bool(await scripts.RECOUNT.run(self._connection, names, (epoch, difference)))

@@ -25,7 +25,7 @@ from proxy.ledger.tables import usage_events
 
 SHARDS = 16
 # So that what a minute proves in production is proven in seconds; see proxy/app/chaos.py.
-PACE = {"lease_s": 2.0, "renew_s": 0.5, "sweep_s": 0.3}
+PACE = {"lease_s": 2.0, "renew_s": 0.5, "sweep_s": 0.3, "examine_s": 1.0}
 COUNTED = plan("counted", [("requests", 10**7), ("tokens", 10**11), ("cost_usd", "1000000")])
 CUSTOMERS = ("acme", "bolt", "cord")
 

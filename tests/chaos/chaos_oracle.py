@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from chaos_gate import Place
 from chaos_load import Asked
 
 ORDER = "req-scripted-"
+# How long after everything is recorded a counter may differ from the record.
+DRIFT_GONE_S = 5.0
 
 
 @dataclass
@@ -98,7 +101,11 @@ async def judge(place: Place, asked: Sequence[Asked], within_s: float = 20.0) ->
         verdict.against.append(f"{verdict.unrecorded} events or spools are left")
     attempts = await _attempts(place)
     _match(place, attempts, asked, verdict)
-    await _compare_counters(place, attempts, verdict)
+    deadline = asyncio.get_running_loop().time() + DRIFT_GONE_S
+    while (drifts := await _drifts(place, attempts)) and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.2)
+    verdict.drift += sum(drifts.values())
+    verdict.against += [f"{what}: {by} beyond or below the ledger" for what, by in drifts.items()]
     verdict.against += [f"invariant {broken}" for broken in await place.broken_invariants()]
     return verdict
 
@@ -110,19 +117,20 @@ async def _attempts(place: Place) -> list[Attempt]:
     return list(by_attempt.values())
 
 
-async def _compare_counters(place: Place, attempts: list[Attempt], verdict: Verdict) -> None:
+async def _drifts(place: Place, attempts: list[Attempt]) -> dict[str, int]:
     """What Redis counts as used against the ledger's `charged`: our own sums, not the gate's."""
     charged: dict[tuple[str, str], int] = defaultdict(int)
     for row in (row for attempt in attempts for row in attempt.rows):
         for charge in row["charged"]:
             charged[row["customer_id"], charge["budget_id"]] += charge["amount"]
+    drifts: dict[str, int] = {}
     for customer in place.secrets:
         for budget in (await place.gate.admin("GET", f"/customers/{customer}/entitlements"))["budgets"]:
             used = int(Decimal(str(budget["used"])) * (10**6 if budget["meter"] == "cost_usd" else 1))
             recorded = charged[customer, budget["meter"]]
             if used != recorded:
-                verdict.drift += abs(used - recorded)
-                verdict.against.append(f"{customer}: {used} {budget['meter']} used, {recorded} in the ledger")
+                drifts[f"{customer}'s {budget['meter']}"] = abs(used - recorded)
+    return drifts
 
 
 def _match(place: Place, attempts: list[Attempt], asked: Sequence[Asked], verdict: Verdict) -> None:

@@ -8,8 +8,8 @@ import contextlib
 import random
 from collections import Counter
 
-import orjson
 from chaos_gate import Place, open_place
+from chaos_history import fields
 from chaos_load import Load
 from chaos_oracle import judge
 from chaos_servers import Postgres, postgres, valkey
@@ -67,17 +67,8 @@ async def _deliver(url: str, events: int, deliveries: int, dice: random.Random) 
         for first in range(0, len(order), 1000):
             async with client.pipeline(transaction=False) as write:
                 for number in order[first : first + 1000]:
-                    write.xadd(ShardKeys(number % SHARDS).events, _fields(number))
+                    write.xadd(ShardKeys(number % SHARDS).events, fields(number, TOKENS, COUNTER))
                 await write.execute()
-
-
-def _fields(number: int) -> dict[str, str]:
-    charged = [{"budget_id": "tokens", "window_start": 0, "grant_id": None, "counter": COUNTER, "amount": TOKENS}]
-    event = {**EVENT, "request_id": f"req_{number:08d}", "id": f"req_{number:08d}:1"}
-    return {
-        "event": orjson.dumps(event).decode(), "kind": "terminal", "seq": str(number + 1),
-        "charged": orjson.dumps(charged).decode(), "late": "0", "disputed": "0", "prior": "0,0,0",
-    }  # fmt: skip
 
 
 async def _record_all(store_url: str, ledger_url: str) -> Counter[str]:
@@ -166,17 +157,3 @@ async def _catch_up(place: Place, database: Postgres, load: Load) -> tuple[float
 async def _fewer(place: Place, than: int) -> bool:
     async with place.store() as store:
         return sum([await store.xlen(ShardKeys(shard).events) for shard in range(SHARDS)]) < than
-
-
-EVENT = {
-    "attempt": 1, "customer_id": "acme", "agent_id": "agt_1", "agent_type_id": "research", "plan_id": "starter",
-    "plan_version": 1, "user_id": None, "anonymous_id": None, "run_id": None, "step": None,
-    "endpoint": "/v1/chat/completions", "streamed": False, "model": "small", "model_served": "small",
-    "upstream": "openai", "provider_request_id": None, "fallback_from": None, "fallback_reason": None,
-    "disputed": False, "status": "succeeded", "http_status": 200, "error_type": None, "usage_source": "provider",
-    "input_tokens": 3, "output_tokens": 4, "uncached_input_tokens": 3, "cache_read_tokens": 0,
-    "cache_write_tokens": 0, "audio_input_tokens": 0, "reasoning_tokens": 0, "audio_output_tokens": 0,
-    "raw_usage": None, "cost_usd": "0.00001", "price_version": "models.toml", "held": [],
-    "admitted_at": 1_795_200_000_123_456, "first_byte_at": None, "finished_at": 1_795_200_000_623_456,
-    "latency_ms": 500, "ttft_ms": None, "queued_ms": 0, "billable": True,
-}  # fmt: skip

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chaos_gate import Place, open_place
+from chaos_history import add_history
 from chaos_load import Load
 from chaos_oracle import Verdict, judge
 from chaos_servers import Valkey, valkey
@@ -47,6 +48,7 @@ async def killed(scale: Scale, seed: int) -> Row:
 
 
 LIMIT = 260
+EVENTS_BEFORE = 100_000
 Lose = Callable[[Place], Awaitable[None]]
 
 
@@ -98,6 +100,8 @@ async def _loss(claim: str, lose: Lose, scale: Scale, seed: int, age_s: float | 
     plans = {"spent": plan("spent", [("requests", LIMIT)])}
     async with open_place(plans=plans) as place:
         place.secrets["spent"] = await place.gate.customer("spent", "spent")
+        if scale == "full":
+            await add_history(place, EVENTS_BEFORE)
         async with Load(place, dice.randrange(1 << 32), output_tokens=20) as load:
             await load.until(40)
             if age_s is not None:

@@ -3,16 +3,21 @@
   Recount: put a counter's `held` right, where it was found to differ from what its reservations hold.
 
   Guarantee: reservations are summed and the counter written in one moment, and only if the difference
-  is still the one that was found. What is reserved and ended meanwhile moves both sides alike.
+  is still the one that was found. What is reserved and ended meanwhile moves both sides alike. A
+  shard that is closed, or was rebuilt since, is left alone.
 
-  KEYS[1]   held            hash    ref -> admitted_us|a|b|amount,...|counter key TAB ...\n record
-  KEYS[2]   counter         hash    used, held
-  ARGV[1]   difference      held - sum of its reservations, as found
-  Returns   1: corrected | 0: the difference is another by now
+  KEYS[1]   shard           hash    epoch
+  KEYS[2]   held            hash    ref -> admitted_us|a|b|amount,...|counter key TAB ...\n record
+  KEYS[3]   counter         hash    used, held
+  ARGV[1]   epoch           the shard's, as seen
+  ARGV[2]   difference      held - sum of its reservations, as found
+  Returns   1: corrected | 0: something has moved
 ]]
-local held = KEYS[1]
-local counter = KEYS[2]
-local difference = ARGV[1]
+local shard = KEYS[1]
+local held = KEYS[2]
+local counter = KEYS[3]
+local epoch = ARGV[1]
+local difference = ARGV[2]
 
 local call, match, gmatch = redis.call, string.match, string.gmatch
 
@@ -35,7 +40,7 @@ end
 local now = tonumber(call('HGET', counter, 'held') or 0)
 
 -- Decide.
-if now - sum ~= tonumber(difference) then
+if call('HGET', shard, 'epoch') ~= epoch or now - sum ~= tonumber(difference) then
   return 0
 end
 
