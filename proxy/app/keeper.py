@@ -155,19 +155,21 @@ async def _bring_up(
     policies = LivePolicy(settings, engine, projector, clock, counters)
     replaying = Replaying(store.budgets, Recovery(store.hot, settings.redis.shards), engine, clock)
     reopening = Reopening(store.books, engine, spool, replaying, policies.publish)
-    older = OlderShards(store.books, engine, settings.redis.shards, counters)
+    older = OlderShards(store.books, store.budgets, engine, settings.redis.shards, counters)
     await store.check_install()
     await older.close_older()
+    streams = RedisEventStream(store.cold_blocking, settings.redis.shards)
+    consumer = id_maker("keeper")()
+    writer = LedgerWriter(streams, engine, clock, consumer)
+    reopening.backlog = writer.drain
     await reopening.open_blank_shards()
+    reopening.backlog = store.backlog
     await store.budgets.adopt_epochs()
     await policies.apply()
     outbox = Projector(engine, projector)
     await outbox.project_all()
     accounts = SqlAccounts(engine, clock, os.urandom, outbox.wait_for)
 
-    streams = RedisEventStream(store.cold_blocking, settings.redis.shards)
-    consumer = id_maker("keeper")()
-    writer = LedgerWriter(streams, engine, clock, consumer)
     denials = DenialWriter(DenialStream(store.cold_blocking, settings.redis.shards), engine, clock, consumer)
     closing.push_async_callback(_last_events, writer, denials)
     closing.push_async_callback(tasks.cancel_all, 3.0)
@@ -216,6 +218,7 @@ async def _bring_up(
     )
     closing.push_async_callback(supervisor.stop, signals.quickly)
     reopening.hand_over = lambda: _handed_over(supervisor)
+    supervisor.on_behind = _closing_behind(older, tasks)
     reopening.refresh = lambda: _refreshed(projector, outbox, policies, writer, denials)
     await supervisor.start()
     return _announce(settings, claim.port, admin_socket.getsockname()[1], token)
@@ -255,6 +258,13 @@ async def _refreshed(
         await outbox.project_all()
     for writer in writers:
         writer.take_over_at_once()
+
+
+def _closing_behind(older: OlderShards, tasks: Tasks) -> Callable[[list[tuple[int, int]]], None]:
+    def close(shards: list[tuple[int, int]]) -> None:
+        tasks.spawn(older.close_behind(shards), "shards behind")
+
+    return close
 
 
 async def _handed_over(supervisor: Supervisor) -> list[LiveReservation]:

@@ -38,7 +38,7 @@ class Memory:
         self._spool = spool
         self._leases = leases
 
-    async def run(self, tell_behind: Callable[[list[int]], None]) -> None:
+    async def run(self, tell_behind: Callable[[list[tuple[int, int]]], None]) -> None:
         """Forgets what is recorded, and tells of shards that were put back to an older state."""
         while True:
             await asyncio.sleep(LOOK_S)

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proxy.budgets.redis_budgets import RedisBudgets
 from proxy.budgets.restoring import ShardBooks
 from proxy.gateway.ports import StoreAway
 from proxy.ledger.counter_sums import highest_seqs
@@ -27,8 +28,11 @@ LOOK_S = 1.0
 class OlderShards:
     """Watches for shards that are older than the ledger, and closes them."""
 
-    def __init__(self, books: ShardBooks, engine: AsyncEngine, shards: int, counters: Counters) -> None:
+    def __init__(
+        self, books: ShardBooks, budgets: RedisBudgets, engine: AsyncEngine, shards: int, counters: Counters
+    ) -> None:
         self._books = books
+        self._budgets = budgets
         self._engine = engine
         self._shards = range(shards)
         self._counters = counters
@@ -37,15 +41,28 @@ class OlderShards:
         """Closes every open shard that lies behind the ledger; returns which. Raises `StoreAway`, and what the
         database's driver says.
 
-        The ledger is asked first: a shard that is not behind can only have come further since.
+        The ledger is asked first: a shard that is not behind can only have come further since. Then this life of
+        the server is vouched for, without which no worker reserves on a new connection.
         """
+        run_id = await self._budgets.run_id()
         recorded = await highest_seqs(self._engine, self._shards)
         behind = [shard for shard, seq in (await self._books.seqs()).items() if seq < recorded[shard]]
         closed = [shard for shard in behind if await self._books.close(shard, recorded[shard])]
         if closed:
             self._counters.add("shards_closed", len(closed))
             log.error("store.older_than_the_ledger", shards=closed)
+        await self._budgets.vouch(run_id)
         return closed
+
+    async def close_behind(self, shards: Sequence[tuple[int, int]]) -> None:
+        """Closes shards that a worker knows to lie behind, though the ledger may not have come that far."""
+        try:
+            for shard, seq in shards:
+                if await self._books.close(shard, seq):
+                    self._counters.add("shards_closed", 1)
+                    log.error("store.older_than_a_worker", shard=shard)
+        except StoreAway:
+            self._counters.store_fault("older_shards")
 
     async def look(self) -> None:
         """`close_older`, as far as it can be done now: while the database is away nothing can be compared, but

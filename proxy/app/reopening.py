@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 0.25
 HAND_OVER_S = 5.0
+STREAMS_S = 5.0
 
 HandOver = Callable[[], Awaitable[list[LiveReservation]]]
 
@@ -55,6 +56,8 @@ class Reopening:
         self._forgotten = forgotten
         self.hand_over: HandOver = _nobody
         self.refresh: Callable[[], Awaitable[None]] = _nothing
+        self.backlog: Callable[[], Awaitable[int]] = _none_waiting
+        """How many events the streams still hold for the ledger."""
 
     async def open_blank_shards(self) -> int:
         """Rebuilds and opens every shard without an epoch; returns how many there were. One keeper at a time."""
@@ -63,17 +66,26 @@ class Reopening:
         live = await self.hand_over()
         async with one_keeper(self._engine):
             blank = await self._books.blank()
+            await self.refresh()
+            await self._until_streams_are_empty()
             taken = await drain_dead(self._spool, self._replaying.into_ledger(blank))
             # Who has settled since it was handed over is in the ledger by now, and must not be held again.
             ended = await recorded_among(self._engine, [reservation.ref for reservation in live])
             live = [reservation for reservation in live if reservation.ref not in ended]
-            await self.refresh()
             counters = await self._restore(blank, live)
         if counters or live or taken:
             log.warning(
                 "store.rebuilt", shards=len(blank), counters=counters, under_way=len(live), handed_over=taken
             )
         return len(blank)
+
+    async def _until_streams_are_empty(self) -> None:
+        """What a closed shard still has to tell is recorded first, as far as the ledger can take it just now: its
+        counters are summed up afterwards."""
+        for _ in range(round(STREAMS_S / LOOK_S)):
+            if not await self.backlog():
+                return
+            await asyncio.sleep(LOOK_S)
 
     async def _restore(self, blank: Collection[int], live: list[LiveReservation]) -> int:
         by_shard: defaultdict[int, list[LiveReservation]] = defaultdict(list)
@@ -103,6 +115,11 @@ class Reopening:
 
 async def _nobody() -> list[LiveReservation]:
     return []
+
+
+async def _none_waiting() -> int:
+    """At the start nobody records yet; what the streams hold is compared later."""
+    return 0
 
 
 async def _nothing() -> None:

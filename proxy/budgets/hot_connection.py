@@ -1,8 +1,9 @@
 """The connection that the scripts travel on: one per process, made for many small calls at once.
 
-Commands of one turn of the event loop go out in one write; replies come back in order. redis-py opens the
-connection (URL, ACL user, TLS, socket, database) and hands over its transport. While Redis is away every call
-is refused at once; getting it back is this object's own affair.
+Commands of one turn of the event loop go out in one write, and so do those that come while a write is being
+answered: alone a command goes out at once, in a crowd they share their system calls. Replies come in order.
+redis-py opens the connection (URL, ACL user, TLS, socket, database) and hands over its transport. While Redis is
+away every call is refused at once; getting it back is this object's own affair.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class HotConnection(asyncio.Protocol):
         self._reconnecting: asyncio.Task[None] | None = None
         self._away = "not connected yet"
         self._closed = False
+        self.generation = 0
+        """How many times it has connected: another generation may be another server, or an older state of it."""
 
     async def start(self) -> None:
         """Connects. If Redis is away this returns all the same, and goes on trying."""
@@ -67,7 +70,7 @@ class HotConnection(asyncio.Protocol):
         return self._transport is not None
 
     def send(self, command: tuple[Argument, ...]) -> asyncio.Future[Any]:
-        """Queues one command for the write at the end of this turn of the loop."""
+        """Queues one command for the next write: the end of this turn of the loop, or the answer to the last."""
         if self._transport is None:
             raise StoreAway(self._away, sent=False)
         if len(self._waiting) >= self._waiting_max:
@@ -75,7 +78,8 @@ class HotConnection(asyncio.Protocol):
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]
         if not self._unsent:
             self._turn_began = self._loop.time()
-            self._loop.call_soon(self._write)
+            if not self._waiting:
+                self._loop.call_soon(self._write)
             if self._watch is None:
                 self._watch = self._loop.call_at(self._turn_began + self._deadline_s, self._check_deadline)
         self._unsent.append(packed)
@@ -110,6 +114,9 @@ class HotConnection(asyncio.Protocol):
                     future.set_exception(StoreRefused(str(reply)))
                 else:
                     future.set_result(reply)
+            if self._unsent and len(waiting) == len(self._unsent):
+                # Soon, not now: whoever has just been answered may have something to add.
+                self._loop.call_soon(self._write)
         except (hiredis.ProtocolError, IndexError) as fault:
             self._lose(f"Redis answered out of turn ({fault!r})")
 
@@ -185,6 +192,7 @@ class HotConnection(asyncio.Protocol):
         assert self._writer is not None
         self._transport = cast(asyncio.Transport, self._writer.transport)
         self._reader = hiredis.Reader()
+        self.generation += 1
         self._transport.set_protocol(self)
 
     def _redis_py_connection(self) -> AbstractConnection:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 INSTALL = "faregate:install"
-"""Hash: `shards`, `format`. Written once, checked at every start."""
+"""Hash: `shards`, `format`, written once and checked at every start; `vouched`, the run id of the server that a
+keeper has compared with the ledger."""
 
 DIRECTORY = "faregate:directory"
 """String: the completeness mark of the directory. Absent: an unknown secret proves nothing."""

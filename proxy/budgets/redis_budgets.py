@@ -89,6 +89,7 @@ class RedisBudgets:
         self._shards = [_Shard(number) for number in range(shards)]
         self._lease_us = round(lease_s * 1_000_000)
         self._charge_heads: dict[str, bytes] = {}
+        self._vouched = -1
 
     async def adopt_epochs(self) -> None:
         """Reads every shard's epoch anew and goes by it: at start, and after `closed` replies."""
@@ -112,6 +113,26 @@ class RedisBudgets:
         send = self._connection.send
         await asyncio.gather(*(send(("HSETNX", s.keys.shard, "epoch", epoch)) for s in self._shards))
         await self.adopt_epochs()
+        await self.vouch(await self.run_id())
+
+    async def run_id(self) -> bytes:
+        """Which server this is, and which life of it."""
+        info: bytes = await self._connection.send(("INFO", "server"))
+        return next(line[7:] for line in info.split(b"\r\n") if line.startswith(b"run_id:"))
+
+    async def vouch(self, run_id: bytes) -> None:
+        """The keeper's word that this life of the server was compared with the ledger and may be reserved on."""
+        await self._connection.send(("HSET", store_keys.INSTALL, "vouched", run_id))
+
+    async def _is_vouched(self) -> bool:
+        """Whether a keeper has looked at the server behind a new connection. Until then it may be an older state
+        that this process cannot tell from a newer one."""
+        generation = self._connection.generation
+        vouched = await self._connection.send(("HGET", store_keys.INSTALL, "vouched"))
+        if vouched is None or vouched != await self.run_id():
+            return False
+        self._vouched = generation
+        return True
 
     async def check_install(self) -> None:
         """Writes down the number of shards, once; raises `WrongShards` if the store was installed with another:
@@ -152,6 +173,8 @@ class RedisBudgets:
 
     async def reserve(self, reservation: Reservation) -> ReserveReply:
         """Holds every amount or none. Raises `StoreAway`: the outcome is unknown then, so release it."""
+        if self._vouched != self._connection.generation and not await self._is_vouched():
+            return _CLOSED
         shard = self._shards[reservation.shard]
         if (shard.epoch is None or shard.suspect) and await self._known(reservation.shard) is None:
             return _CLOSED
@@ -229,9 +252,10 @@ class RedisBudgets:
             self._unrecorded.keep(cast(bytes, shard.epoch), settled.seq, settlement, verb)
         return settled
 
-    def behind(self) -> list[int]:
-        """The shards that know less than they told this process: their data were put back to an older state."""
-        return [number for number, shard in enumerate(self._shards) if shard.suspect]
+    def behind(self) -> list[tuple[int, int]]:
+        """The shards that know less than they told this process, each with the `seq` that it had told: their data
+        were put back to an older state."""
+        return [(number, shard.seq) for number, shard in enumerate(self._shards) if shard.suspect]
 
     async def extend(self, shard: int, observed: Mapping[str, int]) -> frozenset[str]:
         """Renews leases, in batches; returns the references that are held no more.

@@ -23,6 +23,9 @@ class StoreRefused(StoreAway):
 class Connection(Protocol):
     """Sends one command; the answer is what Redis replies, or `StoreAway`/`StoreRefused` is raised."""
 
+    generation: int
+    """Changes with every new connection."""
+
     def send(self, command: tuple[Argument, ...]) -> asyncio.Future[Any]: ...
 
 

@@ -78,8 +78,8 @@ class WorkerControl:
             await asyncio.sleep(every_s)
             self.metrics(snapshot())
 
-    def behind(self, shards: list[int]) -> None:
-        """These shards know less than they once told this worker."""
+    def behind(self, shards: list[tuple[int, int]]) -> None:
+        """These shards (number, `seq`) know less than they once told this worker."""
         self._channel.send("behind", {"shards": shards})
 
     async def drained(self, snapshot: dict[str, Any]) -> None:

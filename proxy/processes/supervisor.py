@@ -66,8 +66,8 @@ class Supervisor:
         self._ready_within_s = ready_within_s
         self._environment = worker_environment(os.environ)
         self._keeping: list[asyncio.Task[None]] = []
-        self.on_behind: Callable[[list[int]], None] | None = None
-        """Told the shards that, by a worker's knowledge, were put back to an older state."""
+        self.on_behind: Callable[[list[tuple[int, int]]], None] | None = None
+        """Told the shards that were put back to an older state, each with the `seq` that a worker has seen."""
         self._log = logger("processes")
 
     @property

@@ -19,7 +19,7 @@ def business(keeper_store: Store, engine: AsyncEngine) -> Business:
 async def test_only_the_shard_that_lies_behind_the_ledger_is_closed(business: Business) -> None:
     """Restored from a copy of before the last settles: what they spent could be spent again."""
     counters = Counters()
-    older = OlderShards(business.store.books, business.engine, 4, counters)
+    older = OlderShards(business.store.books, business.store.budgets, business.engine, 4, counters)
     await business.attempts(1, 2)
     await business.reserve(3)
     await business.settle(3)
@@ -36,7 +36,7 @@ async def test_a_ledger_that_is_away_closes_nothing(business: Business) -> None:
     await business.attempts(1)
     await business.store.cold.hset(KEYS.shard, "seq", 0)
     await business.engine.dispose()
-    broken = OlderShards(business.store.books, _Away(), 4, Counters())  # type: ignore[arg-type]
+    broken = OlderShards(business.store.books, business.store.budgets, _Away(), 4, Counters())  # type: ignore[arg-type]
     await broken.look()
     assert await business.store.books.blank() == []
 

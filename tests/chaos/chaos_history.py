@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import orjson
-from chaos_gate import SHARDS, Place
+from chaos_gate import HISTORY, SHARDS, Place
 
 from proxy.ledger.engine import open_ledger
 from proxy.ledger.entries import record_events
@@ -37,7 +37,7 @@ async def add_history(place: Place, events: int) -> None:
 
 
 EVENT = {
-    "attempt": 0, "customer_id": "acme", "agent_id": "agt_1", "agent_type_id": "research", "plan_id": "starter",
+    "attempt": 0, "customer_id": HISTORY, "agent_id": "agt_1", "agent_type_id": "research", "plan_id": "starter",
     "plan_version": 1, "user_id": None, "anonymous_id": None, "run_id": None, "step": None,
     "endpoint": "/v1/chat/completions", "streamed": False, "model": "small", "model_served": "small",
     "upstream": "openai", "provider_request_id": None, "fallback_from": None, "fallback_reason": None,
