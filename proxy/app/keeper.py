@@ -81,6 +81,7 @@ REFUSALS = (
 
 LAST_EVENTS_S = 10.0
 LAST_WORDS_S = 2.0
+SEQS_S = 2.0
 SPOOL_LOOK_S = 5.0
 
 
@@ -218,6 +219,7 @@ async def _bring_up(
     )
     closing.push_async_callback(supervisor.stop, signals.quickly)
     reopening.hand_over = lambda: _handed_over(supervisor)
+    older.seen_by_workers = lambda: supervisor.seqs(SEQS_S)
     supervisor.on_behind = _closing_behind(older, tasks)
     reopening.refresh = lambda: _refreshed(projector, outbox, policies, writer, denials)
     await supervisor.start()

@@ -45,12 +45,18 @@ class Memory:
             if behind := self._budgets.behind():
                 tell_behind(behind)
             try:
+                if not await self._budgets.is_vouched():
+                    continue
                 for shard in self._unrecorded.shards():
                     epoch, through = await self._recovery.recorded(shard)
                     if epoch:
                         await _keep(self._unrecorded.recorded(shard, epoch, through), self._spool)
             except StoreAway:
                 continue
+
+    def seqs(self) -> dict[int, int]:
+        """How far this worker has seen each shard come."""
+        return self._budgets.seqs()
 
     async def hand_over(self) -> list[dict[str, Any]]:
         """Everything acknowledged goes into the spool, for the keeper; returns what is under way."""

@@ -8,7 +8,7 @@ data.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,6 +36,8 @@ class OlderShards:
         self._engine = engine
         self._shards = range(shards)
         self._counters = counters
+        self._vouched = b""
+        self.seen_by_workers: Callable[[], Awaitable[dict[int, int]]] = _no_workers
 
     async def close_older(self) -> Sequence[int]:
         """Closes every open shard that lies behind the ledger; returns which. Raises `StoreAway`, and what the
@@ -46,12 +48,17 @@ class OlderShards:
         """
         run_id = await self._budgets.run_id()
         recorded = await highest_seqs(self._engine, self._shards)
+        if run_id != self._vouched:
+            # The ledger may not have come as far as the workers have seen the shards come.
+            for shard, seq in (await self.seen_by_workers()).items():
+                recorded[shard] = max(seq, recorded[shard])
         behind = [shard for shard, seq in (await self._books.seqs()).items() if seq < recorded[shard]]
         closed = [shard for shard in behind if await self._books.close(shard, recorded[shard])]
         if closed:
             self._counters.add("shards_closed", len(closed))
             log.error("store.older_than_the_ledger", shards=closed)
         await self._budgets.vouch(run_id)
+        self._vouched = run_id
         return closed
 
     async def close_behind(self, shards: Sequence[tuple[int, int]]) -> None:
@@ -79,3 +86,7 @@ class OlderShards:
         while True:
             await asyncio.sleep(LOOK_S)
             await self.look()
+
+
+async def _no_workers() -> dict[int, int]:
+    return {}

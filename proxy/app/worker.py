@@ -114,6 +114,7 @@ async def work(control_fd: int) -> int:
             await control.failed(logs.redactor.text(f"{type(fault).__name__}: {fault}"))
             return 1
         control.hand_over = worker.memory.hand_over
+        control.seqs = worker.memory.seqs
         tasks.spawn(worker.memory.run(control.behind), "what the ledger has")
         tasks.spawn(control.report_metrics(counters.snapshot), "metrics")
         tasks.spawn(watch_loop_lag(counters), "loop lag")

@@ -165,18 +165,30 @@ class RedisBudgets:
         return await find_counters(self._connection, (shard.keys for shard in self._shards))
 
     async def _known(self, number: int) -> _Shard | None:
-        """The shard, its epoch read on first use; None while it has none."""
+        """The shard, its epoch read on first use; None while it has none, or nobody vouches for its server."""
         shard = self._shards[number]
+        if self._vouched != self._connection.generation and not await self._is_vouched():
+            return None
         if shard.epoch is None or shard.suspect:
             await self._adopt_epoch(shard)
         return None if shard.epoch is None else shard
 
+    def _is_in_doubt(self, shard: _Shard) -> bool:
+        """Whether something has to be read before the shard may be used: the hot path's one look."""
+        return shard.epoch is None or shard.suspect or self._vouched != self._connection.generation
+
+    def seqs(self) -> dict[int, int]:
+        """The highest `seq` of each shard that this process has seen."""
+        return {number: shard.seq for number, shard in enumerate(self._shards) if shard.seq}
+
+    async def is_vouched(self) -> bool:
+        """Whether what Redis says just now may be believed."""
+        return self._vouched == self._connection.generation or await self._is_vouched()
+
     async def reserve(self, reservation: Reservation) -> ReserveReply:
         """Holds every amount or none. Raises `StoreAway`: the outcome is unknown then, so release it."""
-        if self._vouched != self._connection.generation and not await self._is_vouched():
-            return _CLOSED
         shard = self._shards[reservation.shard]
-        if (shard.epoch is None or shard.suspect) and await self._known(reservation.shard) is None:
+        if self._is_in_doubt(shard) and await self._known(reservation.shard) is None:
             return _CLOSED
         keys, customer = shard.keys, reservation.customer_id
         limits = reservation.limits
@@ -215,7 +227,7 @@ class RedisBudgets:
     async def settle(self, settlement: Settlement) -> Settled:
         """Charges what was really used and writes the usage event; idempotent by reference."""
         shard = self._shards[settlement.shard]
-        if (shard.epoch is None or shard.suspect) and await self._known(settlement.shard) is None:
+        if self._is_in_doubt(shard) and await self._known(settlement.shard) is None:
             return _NEVER_OPENED
         arguments: list[Argument] = [
             cast(bytes, shard.epoch),
@@ -236,7 +248,7 @@ class RedisBudgets:
     async def release(self, settlement: Settlement) -> Settled:
         """Gives everything back and writes the terminal event; an unknown reference gets a tombstone."""
         shard = self._shards[settlement.shard]
-        if (shard.epoch is None or shard.suspect) and await self._known(settlement.shard) is None:
+        if self._is_in_doubt(shard) and await self._known(settlement.shard) is None:
             return _NEVER_OPENED
         arguments: list[Argument] = [cast(bytes, shard.epoch), shard.seq, settlement.ref, settlement.event]
         keys = shard.keys

@@ -27,6 +27,8 @@ READ_ENTRIES = 1000
 BLOCK_MS = 1000
 # A commit costs an fsync however little it holds: under traffic this lets a batch gather, and nobody waits longer.
 GATHER_S = 0.1
+# More than this at once is a backlog, perhaps of a single shard (of which a read takes no more than its share).
+GATHERED_ENTRIES = 50
 # Entries that another writer read and did not finish for this long are taken over from it.
 ABANDONED_MS = 60_000
 BACKOFF_S = (0.1, 5.0)
@@ -61,7 +63,7 @@ class StreamWriter(ABC):
         pause_s = BACKOFF_S[0]
         while True:
             try:
-                if await self.step() < READ_ENTRIES // 2:
+                if await self.step() < GATHERED_ENTRIES:
                     await asyncio.sleep(GATHER_S)
                 pause_s = BACKOFF_S[0]
             except AWAY as fault:
@@ -103,6 +105,9 @@ class StreamWriter(ABC):
             await self._stream.done(self._in_hand)
         except AWAY:
             self.lag.failures_in_a_row += 1
+            if not self._in_hand:
+                # A reply that was lost on its way may have had entries in it, which are ours and pending now.
+                self.take_over_at_once()
             raise
         finished, self._in_hand = len(self._in_hand), ()
         self.lag.waiting_since_us, self.lag.failures_in_a_row = None, 0

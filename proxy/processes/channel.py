@@ -1,9 +1,11 @@
 """The control channel: JSON lines over a socket pair, one end inherited by the worker.
 
-keeper to worker   {"type": "configuration", ...} first; {"type": "hand_over"} when Redis has lost its data; later
+keeper to worker   {"type": "configuration", ...} first; {"type": "seqs"} when Redis may be another,
+                   {"type": "hand_over"} when it has lost its data; later
                    {"type": "drain"} or, in haste, {"type": "end"}
 worker to keeper   {"type": "ready"}, {"type": "metrics", "snapshot": {...}}, {"type": "failed", "message": "..."},
                    {"type": "drained"}, {"type": "live", "reservations": [...]} and then {"type": "handed_over"},
+                   {"type": "seqs", "seqs": [[shard, seq], ...]},
                    {"type": "behind", "shards": [...]}
 
 Everything a worker must know comes this way, so that no secret stands in an argument list or an environment.

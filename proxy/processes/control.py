@@ -34,6 +34,8 @@ class WorkerControl:
         self.ending = asyncio.Event()
         self.quickly = asyncio.Event()
         self.why: EndReason | None = None
+        self.seqs: Callable[[], dict[int, int]] = dict
+        """The highest `seq` that this worker has seen of each shard."""
         self.hand_over: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
         """Called when Redis has lost its data: puts what it had acknowledged where the keeper finds it, and gives
         the reservations under way, as JSON values."""
@@ -114,6 +116,8 @@ class WorkerControl:
             if message is None:
                 self._end("keeper gone")
                 return
+            if message["type"] == "seqs":
+                self._channel.send("seqs", {"seqs": list(self.seqs().items())})
             if message["type"] == "hand_over":
                 await self._hand_over()
             if message["type"] == "end":

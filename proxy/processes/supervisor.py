@@ -35,6 +35,8 @@ class _Worker:
         self.said: str | None = None
         self.live: list[dict[str, Any]] = []
         self.handed_over = asyncio.Event()
+        self.seqs: list[tuple[int, int]] = []
+        self.told_seqs = asyncio.Event()
 
 
 class Supervisor:
@@ -113,17 +115,37 @@ class Supervisor:
 
         A worker that does not answer in time is left out: what it has reaches the record later.
         """
-        asked = [worker for worker in self._workers if worker.channel is not None and worker.ready.is_set()]
+        asked = self._serving()
         for worker in asked:
             worker.live, worker.handed_over = [], asyncio.Event()
-            if worker.channel is not None:
-                worker.channel.send("hand_over")
-        answers = [self._tasks.spawn(worker.handed_over.wait(), "hand over") for worker in asked]
-        if answers:
-            _, late = await asyncio.wait(answers, timeout=within_s)
-            for answer in late:
-                answer.cancel()
+        await self._ask(asked, "hand_over", [worker.handed_over for worker in asked], within_s)
         return [reservation for worker in asked for reservation in worker.live]
+
+    async def seqs(self, within_s: float) -> dict[int, int]:
+        """The highest `seq` of each shard that any worker has seen, of those that answer in time."""
+        asked = self._serving()
+        for worker in asked:
+            worker.seqs, worker.told_seqs = [], asyncio.Event()
+        await self._ask(asked, "seqs", [worker.told_seqs for worker in asked], within_s)
+        highest: dict[int, int] = {}
+        for shard, seq in (pair for worker in asked for pair in worker.seqs):
+            highest[shard] = max(seq, highest.get(shard, 0))
+        return highest
+
+    def _serving(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.channel is not None and worker.ready.is_set()]
+
+    async def _ask(
+        self, workers: list[_Worker], what: str, answered: list[asyncio.Event], within_s: float
+    ) -> None:
+        for worker in workers:
+            if worker.channel is not None:
+                worker.channel.send(what)
+        waits = [self._tasks.spawn(event.wait(), what) for event in answered]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=within_s)
+            for wait in late:
+                wait.cancel()
 
     async def _bring_up(self, worker: _Worker) -> None:
         """Starts the process and waits until it serves; raises `WorkerFailed` with what it said."""
@@ -170,6 +192,9 @@ class Supervisor:
                 self._merged.take(f"worker {worker.index}", message["snapshot"])
             elif message["type"] == "live":
                 worker.live.extend(message["reservations"])
+            elif message["type"] == "seqs":
+                worker.seqs = message["seqs"]
+                worker.told_seqs.set()
             elif message["type"] == "handed_over":
                 worker.handed_over.set()
             elif message["type"] == "behind" and self.on_behind is not None:

@@ -205,3 +205,22 @@ async def test_what_an_older_redis_still_has_pending_is_cleared_at_once_when_tol
     keeper.take_over_at_once()
     assert await keeper.drain() == 1
     assert (await count(engine), stream.pending) == (4, {})
+
+
+async def test_entries_whose_reply_to_a_read_was_lost_are_taken_up_at_once(engine, clock, entry) -> None:
+    """Redis counts them as read and in hand, so nobody is given them again for a minute, unless they are claimed."""
+    stream = MemoryStream([entry() for _ in range(3)])
+    keeper = LedgerWriter(stream, engine, clock, "keeper")
+    await keeper.step(1)
+    read, stream.waiting = stream.read, [entry() for _ in range(5)]
+
+    async def lost(*asked):
+        await read(*asked)
+        stream.read = read
+        raise StoreAway
+
+    stream.read = lost
+    with pytest.raises(StoreAway):
+        await keeper.step(1)
+    assert await keeper.step(1) == 5
+    assert (await count(engine), stream.pending) == (8, {})
