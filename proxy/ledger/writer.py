@@ -23,7 +23,7 @@ from proxy.telemetry.failpoints import reach
 
 log = structlog.get_logger(__name__)
 
-READ_ENTRIES = 1000
+READ_ENTRIES = 4000
 BLOCK_MS = 1000
 # A commit costs an fsync however little it holds: under traffic this lets a batch gather, and nobody waits longer.
 GATHER_S = 0.1

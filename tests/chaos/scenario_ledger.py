@@ -129,7 +129,7 @@ async def away(scale: Scale, seed: int) -> Row:
                 served = load.served
                 await asyncio.sleep(away_s)
                 served = load.served - served
-                rate, backlog = await _catch_up(place, database, load)
+                rate, backlog = await _catch_up(place, database)
                 await load.until(10)
             verdict = await judge(place, load.asked, 60)
     if served < 10:
@@ -140,18 +140,17 @@ async def away(scale: Scale, seed: int) -> Row:
     return Row(f"Postgres stopped {away_s:.0f} s under load", 1, counts, verdict.ok, verdict.against)
 
 
-async def _catch_up(place: Place, database: Postgres, load: Load) -> tuple[float, int]:
+async def _catch_up(place: Place, database: Postgres) -> tuple[float, int]:
     """Events per second from the first that is recorded again until nothing of the backlog is left."""
     loop = asyncio.get_running_loop()
-    # More than the load alone makes, where a rate is to be measured: as many again as it takes to be sure.
     backlog = await place.unrecorded()
     await asyncio.to_thread(database.start)
     await until(lambda: _fewer(place, backlog), 30)
     began = loop.time()
-    before = await place.unrecorded()
+    before = (await _recorded(database.url))["rows"]
     await until(lambda: _fewer(place, max(1, backlog // 20)), 60)
-    took_s = max(loop.time() - began, 0.001)
-    return (before - await place.unrecorded()) / took_s, backlog
+    took_s = loop.time() - began
+    return ((await _recorded(database.url))["rows"] - before) / took_s, backlog
 
 
 async def _fewer(place: Place, than: int) -> bool:

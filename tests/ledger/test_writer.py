@@ -208,7 +208,7 @@ async def test_what_an_older_redis_still_has_pending_is_cleared_at_once_when_tol
 
 
 async def test_entries_whose_reply_to_a_read_was_lost_are_taken_up_at_once(engine, clock, entry) -> None:
-    """Redis counts them as read and in hand, so nobody is given them again for a minute, unless they are claimed."""
+    """Redis counts them as read, so nobody is given them again for a minute unless they are claimed."""
     stream = MemoryStream([entry() for _ in range(3)])
     keeper = LedgerWriter(stream, engine, clock, "keeper")
     await keeper.step(1)
