@@ -6,7 +6,7 @@ CLIENTS := tests/clients/.envs/openai
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo serve check test test-clients lint format lock wheel bench clean
+.PHONY: help setup demo serve check test test-clients lint format lock wheel bench chaos clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ wheel: $(READY) ## build the wheel into dist/
 
 bench: $(READY) ## CPU per request, against a bare pass-through in the same minute (PEERS=1: other gateways too)
 	$(BIN)/python -m bench $(if $(PEERS),--peers)
+
+chaos: $(READY) ## kill, cut and flush, and count: the table of guarantees (SEED=n repeats a run)
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 clean: ## remove what was built and installed; data in var/ stays
 	rm -rf .venv dist build bench/.envs tests/clients/.envs .mypy_cache .ruff_cache .pytest_cache .hypothesis

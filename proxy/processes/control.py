@@ -12,6 +12,7 @@ from typing import Any, Literal
 from setproctitle import setproctitle
 
 from proxy.processes.channel import Channel, ChannelBroken, KeeperGone
+from proxy.telemetry import logger
 
 EndReason = Literal["keeper asked", "keeper gone", "SIGTERM"]
 _CONFIGURATION_TIMEOUT_S = 10.0
@@ -108,13 +109,19 @@ class WorkerControl:
         self._end("SIGTERM")
 
     async def _obey_keeper(self) -> None:
+        """A worker that has stopped listening to its keeper, for whatever reason, must not serve on."""
+        try:
+            await self._obey()
+        finally:
+            self._end("keeper gone")
+
+    async def _obey(self) -> None:
         while True:
             try:
                 message = await self._channel.receive()
             except ChannelBroken:
                 message = None
             if message is None:
-                self._end("keeper gone")
                 return
             if message["type"] == "seqs":
                 self._channel.send("seqs", {"seqs": list(self.seqs().items())})
@@ -126,7 +133,12 @@ class WorkerControl:
                 self._end("keeper asked")
 
     async def _hand_over(self) -> None:
-        live = await self.hand_over() if self.hand_over is not None else []
+        try:
+            live = await self.hand_over() if self.hand_over is not None else []
+        except OSError:
+            # The disk is full or gone: the keeper goes on without this worker, and what it has stays with it.
+            logger("processes").exception("hand_over.failed")
+            return
         for first in range(0, len(live), _LIVE_A_LINE):
             self._channel.send("live", {"reservations": live[first : first + _LIVE_A_LINE]})
         self._channel.send("handed_over")

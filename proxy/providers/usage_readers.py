@@ -67,9 +67,8 @@ def read_chat_usage(report: Any) -> Usage | None:
     """OpenAI's chat shape, and what others add to it. All zeros count as no report: no prompt is empty."""
     if report is None:
         return None
-    if type(report) is not dict:
-        return Usage(disputed=True)
-    if not report:
+    if type(report) is not dict or not report:
+        # No object is no report: what was used is estimated then, and says so.
         return None
     read = _Report(report)
     prompt, completion = read.tokens("prompt_tokens"), read.tokens("completion_tokens")

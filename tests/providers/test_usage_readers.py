@@ -51,10 +51,6 @@ BELIEVED: list[tuple[dict[str, Any], tuple[int, ...]]] = [
 ]
 
 DISPUTED: list[tuple[Any, tuple[int, ...]]] = [
-    ("lots", (0,) * 7),
-    ([1, 2], (0,) * 7),
-    (True, (0,) * 7),
-    (7, (0,) * 7),
     ({**PLAIN, "total_tokens": 16}, (10, 5, 0, 0, 0, 0, 0)),
     ({**PLAIN, "total_tokens": 0}, (10, 5, 0, 0, 0, 0, 0)),
     ({**PLAIN, "total_tokens": "15"}, (10, 5, 0, 0, 0, 0, 0)),
@@ -84,7 +80,7 @@ DISPUTED: list[tuple[Any, tuple[int, ...]]] = [
     ({"prompt_tokens": "x", "completion_tokens": "y"}, (0,) * 7),
 ]
 
-UNREPORTED = [None, {}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}]
+UNREPORTED = [None, {}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, "lots", [4], True, 7]
 
 
 @pytest.mark.parametrize(("report", "expected"), BELIEVED)
