@@ -196,7 +196,8 @@ class Worker:
         tasks.spawn(house.leases.run(), "leases")
         tasks.spawn(denials.run(), "denials")
         tasks.spawn(_replay(spool, budgets), "spool")
-        memory = Memory(unrecorded, Recovery(hot, said.shards), budgets, spool, house.leases)
+        spilled = FileSpool(said.spool_dir, f"worker-{said.index}-acknowledged")
+        memory = Memory(unrecorded, Recovery(hot, said.shards), budgets, spool, spilled, house.leases)
         return cls(plane, house, denials, memory)
 
     async def drain(self, drain_s: float, quickly: asyncio.Event) -> None:

@@ -12,8 +12,7 @@ from typing import Literal
 
 from proxy.domain.reservations import Settlement
 
-# About 2 KB each. Beyond it the oldest is let go: it is still in Redis, and lost only if Redis is lost while the
-# ledger is this far behind.
+# About 2 KB each. Beyond it the oldest overflow, to be kept on disk.
 MOST = 20_000
 
 Verb = Literal["settle", "release"]
@@ -36,7 +35,7 @@ class Unrecorded:
         self._most = most
         self._by_shard: defaultdict[int, deque[Acknowledged]] = defaultdict(deque)
         self._count = 0
-        self.let_go = 0
+        self._overflow: list[Acknowledged] = []
 
     def __len__(self) -> int:
         return self._count
@@ -44,11 +43,15 @@ class Unrecorded:
     def keep(self, epoch: bytes, seq: int, settlement: Settlement, verb: Verb) -> None:
         if self._count >= self._most:
             oldest = next(entries for entries in self._by_shard.values() if entries)
-            oldest.popleft()
+            self._overflow.append(oldest.popleft())
             self._count -= 1
-            self.let_go += 1
         self._by_shard[settlement.shard].append(Acknowledged(epoch, seq, settlement, verb))
         self._count += 1
+
+    def take_overflow(self) -> list[Acknowledged]:
+        """The oldest, which there was no room for any more; forgotten here."""
+        overflow, self._overflow = self._overflow, []
+        return overflow
 
     def shards(self) -> list[int]:
         return [shard for shard, entries in self._by_shard.items() if entries]
@@ -67,7 +70,7 @@ class Unrecorded:
 
     def take_all(self) -> list[Acknowledged]:
         """Everything, in order, and forgotten here: for whoever rebuilds the shards."""
-        taken = [entry for entries in self._by_shard.values() for entry in entries]
+        taken = self.take_overflow() + [entry for entries in self._by_shard.values() for entry in entries]
         self._by_shard.clear()
         self._count = 0
         return taken
