@@ -42,8 +42,9 @@ def _elsewhere(upstream: Upstream) -> str:
 async def warm_up(providers: Mapping[str, Provider]) -> None:
     """Imports LiteLLM in a thread before the worker is ready, if a configured upstream needs it: it takes two
     seconds of CPU, which no request should wait for."""
+    from proxy.providers.litellm_provider import LiteLLMProvider
+
     for provider in providers.values():
-        if isinstance(provider, OpenAIWire) or not provider.configured:
-            continue
-        await provider.warm_up()  # type: ignore[attr-defined]
-        return
+        if isinstance(provider, LiteLLMProvider) and provider.configured:
+            await provider.warm_up()
+            return

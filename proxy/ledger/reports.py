@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Table, distinct, func, select, text
+from sqlalchemy import ColumnElement, RowMapping, Table, distinct, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy.billing.ports import Page
@@ -43,20 +43,6 @@ SUMS = (
     func.coalesce(func.sum(E.cost_pico % HALF), 0).label("cost_low"),
 )
 DENIAL_KEY = ("minute", "customer_id", "agent_id", "model", "reason")
-CHARGED = {
-    "sqlite": (
-        "SELECT customer_id, agent_id, json_extract(part.value, '$.budget_id') AS budget_id,"
-        " json_extract(part.value, '$.window_start') AS window_start,"
-        " sum(json_extract(part.value, '$.amount')) AS amount"
-        " FROM usage_events, json_each(charged) AS part WHERE shard = :shard GROUP BY 1, 2, 3, 4"
-    ),
-    "postgresql": (
-        "SELECT customer_id, agent_id, part ->> 'budget_id' AS budget_id,"
-        " CAST(part ->> 'window_start' AS bigint) AS window_start,"
-        " sum(CAST(part ->> 'amount' AS bigint)) AS amount"
-        " FROM usage_events, jsonb_array_elements(charged) AS part WHERE shard = :shard GROUP BY 1, 2, 3, 4"
-    ),
-}
 
 
 class SqlReports:
@@ -104,13 +90,6 @@ class SqlReports:
         rows = [{str(name): value for name, value in row.items()} for row in page.data]
         data = [row | {"minute": utc_text(row["minute"] * MINUTE_US)} for row in rows]
         return Page(data, page.next_cursor)
-
-    async def charged(self, shard: int) -> Sequence[Mapping[str, Any]]:
-        """What Redis has charged and the ledger recorded: `customer_id`, `agent_id`, `budget_id`,
-        `window_start` and the sum of `amount`, for every combination that occurs in the shard."""
-        async with reading(self._engine) as connection:
-            rows = await connection.execute(text(CHARGED[self._engine.dialect.name]), {"shard": shard})
-            return [{**row, "amount": int(row["amount"])} for row in rows.mappings()]
 
 
 def _where(

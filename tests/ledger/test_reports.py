@@ -140,19 +140,6 @@ async def test_no_usage_is_zero(engine) -> None:
     assert await SqlReports(engine).usage(["day"], {}) == []
 
 
-async def test_charged_amounts_are_summed_by_counter(engine, record, entry) -> None:
-    """The invariant compares this with Redis; corrections count with their sign."""
-    await record(
-        entry("a"),
-        entry("b"),
-        entry("b", _kind="correction", _charged='[{"budget_id":"monthly","window_start":5,"amount":-40}]'),
-    )
-    assert await SqlReports(engine).charged(3) == [
-        {"customer_id": "acme", "agent_id": "agt_1", "budget_id": "monthly", "window_start": 5, "amount": 46}
-    ]
-    assert await SqlReports(engine).charged(4) == []
-
-
 async def test_denials_are_listed_newest_first(engine) -> None:
     """Support asks why a customer was refused, and when."""
     base = {"agent_id": "a", "model": "m", "count": 2, "sample_request_id": "r", "sample_message": "Spent."}
