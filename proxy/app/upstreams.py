@@ -1,14 +1,28 @@
-"""Providers by upstream: natively where the upstream speaks the client's wire, through LiteLLM where not."""
+"""Providers by upstream: natively where the upstream speaks the client's wire, by translation where not."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from typing import cast
 
+from proxy.domain.asks import Endpoint
 from proxy.gateway.ports import Provider
 from proxy.providers.connections import Timeouts
-from proxy.providers.openai_wire import OpenAIWire
+from proxy.providers.litellm_provider import LiteLLMProvider, load
+from proxy.providers.native_wire import Address, NativeWire, Speech
+from proxy.providers.openai_wire import OPENAI_SPEECHES
+from proxy.providers.upstream import Carrier
+from proxy.providers.upstream import Upstream as Carriers
 from proxy.settings import Upstream
 from proxy.settings.tree import NATIVE_BASE_URLS
+
+CHAT: Endpoint = "/v1/chat/completions"
+
+SPEECHES: Mapping[str, Mapping[Endpoint, Speech]] = {"openai": OPENAI_SPEECHES, "anthropic": {}}
+
+# What an upstream that serves chat completions can carry by translation, where it has not the endpoint itself.
+OVER_CHAT: Mapping[Endpoint, type] = {}
 
 
 def build_providers(upstreams: Mapping[str, Upstream], keys: Mapping[str, str]) -> dict[str, Provider]:
@@ -24,14 +38,44 @@ def exact_upstreams(upstreams: Mapping[str, Upstream]) -> frozenset[str]:
 
 
 def _provider(name: str, upstream: Upstream, key: str | None) -> Provider:
-    timeouts = Timeouts(upstream.connect_timeout_s, upstream.first_byte_timeout_s, upstream.idle_timeout_s)
-    keyless = not upstream.api_key_env
-    if upstream.wire == "openai":
-        return OpenAIWire(name, upstream.base_url, key, timeouts, keyless=keyless)
-    from proxy.providers.litellm_provider import LiteLLMProvider
+    carriers: dict[Endpoint, Carrier] = {}
+    wires: list[NativeWire | LiteLLMProvider] = []
+    if upstream.wire in SPEECHES:
+        native = _native(name, upstream, key)
+        wires.append(native)
+        carriers.update({endpoint: native.send for endpoint in _served(upstream) if native.serves(endpoint)})
+    if upstream.wire != "openai":
+        translated = _translated(name, upstream, key)
+        wires.append(translated)
+        carriers.update({endpoint: translated.send for endpoint in TRANSLATED if endpoint not in carriers})
+    if CHAT in carriers:
+        for endpoint, over_chat in OVER_CHAT.items():
+            carriers.setdefault(endpoint, over_chat(carriers[CHAT]).send)
+    return Carriers(carriers, wires, configured=all(wire.configured for wire in wires))
 
+
+TRANSLATED: tuple[Endpoint, ...] = (CHAT,)
+
+
+def _served(upstream: Upstream) -> list[Endpoint]:
+    return [cast(Endpoint, f"/v1/{name}") for name in upstream.served]
+
+
+def _native(name: str, upstream: Upstream, key: str | None) -> NativeWire:
+    address = Address(upstream.base_url, key, upstream.auth_header, upstream.query, upstream.headers)
+    return NativeWire(
+        name, address, SPEECHES[upstream.wire], _timeouts(upstream), keyless=not upstream.api_key_env
+    )
+
+
+def _translated(name: str, upstream: Upstream, key: str | None) -> LiteLLMProvider:
     base_url = upstream.base_url if upstream.wire == "litellm" else _elsewhere(upstream)
-    return LiteLLMProvider(name, upstream.provider, key, base_url or None, timeouts, keyless=keyless)
+    keyless = not upstream.api_key_env
+    return LiteLLMProvider(name, upstream.provider, key, base_url or None, _timeouts(upstream), keyless=keyless)
+
+
+def _timeouts(upstream: Upstream) -> Timeouts:
+    return Timeouts(upstream.connect_timeout_s, upstream.first_byte_timeout_s, upstream.idle_timeout_s)
 
 
 def _elsewhere(upstream: Upstream) -> str:
@@ -39,12 +83,8 @@ def _elsewhere(upstream: Upstream) -> str:
     return "" if upstream.base_url == NATIVE_BASE_URLS[upstream.wire] else upstream.base_url
 
 
-async def warm_up(providers: Mapping[str, Provider]) -> None:
+async def warm_up(upstreams: Mapping[str, Upstream], keys: Mapping[str, str]) -> None:
     """Imports LiteLLM in a thread before the worker is ready, if a configured upstream needs it: it takes two
     seconds of CPU, which no request should wait for."""
-    from proxy.providers.litellm_provider import LiteLLMProvider
-
-    for provider in providers.values():
-        if isinstance(provider, LiteLLMProvider) and provider.configured:
-            await provider.warm_up()
-            return
+    if any(u.wire != "openai" and (name in keys or not u.api_key_env) for name, u in upstreams.items()):
+        await asyncio.to_thread(load)

@@ -160,7 +160,7 @@ class Worker:
         providers = build_providers(said.upstreams, said.upstream_keys)
         for provider in providers.values():
             closing.push_async_callback(provider.close)
-        await warm_up(providers)
+        await warm_up(said.upstreams, said.upstream_keys)
         tokenizers = Tokenizers(exact_upstreams(said.upstreams))
         closing.callback(tokenizers.close)
         spool = FileSpool(said.spool_dir, f"worker-{said.index}")

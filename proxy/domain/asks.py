@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Endpoint = Literal["/v1/chat/completions"]
+Endpoint = Literal[
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/completions",
+    "/v1/embeddings",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +26,19 @@ class Attribution:
     step: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A field, found in the body, that may cost more than the client's own tokens: only with the plan's feature.
+
+    `param` is where it stands ("tools.0"); `feature` is the plan's word for it ("web_search"). `calls` is the
+    most that the provider itself may call it in this request, None where nothing in the body bounds it.
+    """
+
+    param: str
+    feature: str
+    calls: int | None = None
+
+
 @dataclass(slots=True)
 class Ask:
     """One request, understood.
@@ -26,7 +47,13 @@ class Ask:
     `input_bound` is a number of tokens that the input cannot exceed: serialised bytes and constants per
     message, tool and modality (reservation.md 3.6). `input_estimate` is a plain guess, used only where an
     estimate is recorded as one. `output_limit` is the client's own limit for one choice, None if it set
-    none; `choices` multiplies it. `unknown_fields` are top-level fields that the gate has no word for.
+    none; `choices` multiplies it. `generates` is false where there is no output at all (embeddings, counting
+    tokens): `output_limit` is 0 then. `unknown_fields` are top-level fields that the gate has no word for.
+
+    `counts_request` is false for what is no use of a model (counting tokens), which the meter `requests`
+    leaves out. `extras` are the fields that only a plan's feature allows. `previous_response_id` continues a
+    response that the provider has kept. `forward_headers` are the client's headers that go upstream, lower-case
+    names, each allowed by name and checked; `query` is what of the client's query goes upstream, mostly empty.
     """
 
     endpoint: Endpoint
@@ -40,3 +67,16 @@ class Ask:
     input_estimate: int
     unknown_fields: tuple[str, ...]
     attribution: Attribution
+    generates: bool = True
+    counts_request: bool = True
+    extras: tuple[Extra, ...] = ()
+    previous_response_id: str | None = None
+    forward_headers: Mapping[str, str] | None = None
+    query: str = ""
+
+    def prompt(self) -> list[Any]:
+        """The parts of the body that are content, for telling what somebody else quotes of them."""
+        return [self.body.get(name) for name in CONTENT_FIELDS]
+
+
+CONTENT_FIELDS = ("messages", "input", "instructions", "prompt", "system", "suffix")

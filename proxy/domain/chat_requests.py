@@ -11,15 +11,28 @@ counts as the worst case of any model known.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from json import JSONEncoder
-from typing import Any, Literal
+from typing import Any
 
 from proxy.domain.asks import Ask
 from proxy.domain.attribution import read_attribution
-from proxy.domain.faults import bad_value, fault, missing, too_large, too_small, wrong_type
+from proxy.domain.faults import bad_value, fault, missing, wrong_type
+from proxy.domain.request_parts import (
+    IMAGE_TOKENS,
+    IMAGE_TOKENS_USUAL,
+    TOKENS_PER_MESSAGE,
+    TOKENS_PER_REQUEST,
+    TOKENS_PER_TOOL,
+    TOOLS_MAX,
+    Effect,
+    Size,
+    flag,
+    forwarded,
+    json_text,
+    read_model,
+    unknown_fields,
+    whole,
+)
 from proxy.domain.usage import TOKENS_MAX
-
-Effect = Literal["free", "bounds the input", "limits the output", "multiplies the output", "costs extra"]
 
 FIELDS: dict[str, Effect] = {
     "model": "free",
@@ -68,23 +81,9 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "store": (False,),
 }
 
-MODEL_CHARACTERS_MAX = 256
 MESSAGES_MAX = 2_000
-TOOLS_MAX = 512
 CHOICES_MAX = 16
 LOGIT_BIASES_MAX = 1_024
-
-# What a template may write around them, generously.
-TOKENS_PER_REQUEST = 16
-TOKENS_PER_MESSAGE = 16
-TOKENS_PER_TOOL = 64
-
-# The dearest image of any model known: gpt-4o-mini's eight tiles (2,833 + 8 × 5,667). `low` is honoured by
-# OpenAI alone, so it takes the dearest image of the others (Claude's 4,784) where that is more.
-IMAGE_TOKENS = {"low": 4_784, "high": 48_169, "auto": 48_169}
-IMAGE_TOKENS_USUAL = 1_000
-
-_json = JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
 def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Callable[[str], str]) -> Ask:
@@ -93,15 +92,11 @@ def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Cal
     `headers` are looked up by lower-case names. `digest_user` makes the keyed digest that is kept instead
     of a user id that looks like an e-mail address or a phone number.
     """
-    model = body.get("model")
-    if type(model) is not str:
-        raise missing("model") if model is None else wrong_type("model", "a string", model)
-    if not 0 < len(model) <= MODEL_CHARACTERS_MAX:
-        raise bad_value("model", f"it must have 1 to {MODEL_CHARACTERS_MAX} characters")
-    unknown = tuple(body.keys() - FIELDS.keys()) if not body.keys() <= FIELDS.keys() else ()
+    model = read_model(body)
+    unknown = unknown_fields(body, FIELDS)
     _refuse_extras(body)
-    streamed = _flag(body, "stream")
-    size = _Size()
+    streamed = flag(body, "stream")
+    size = Size()
     _messages(body.get("messages"), size)
     tools = _tools(body, size)
     for name in ("tool_choice", "function_call", "response_format", *unknown):
@@ -119,28 +114,13 @@ def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Cal
         streamed=streamed,
         usage_asked=_usage_asked(body, streamed),
         output_limit=_output_limit(body),
-        choices=_whole(body, "n", CHOICES_MAX) or 1,
+        choices=whole(body, "n", CHOICES_MAX) or 1,
         input_bound=size.text + size.image_tokens + constants,
         input_estimate=size.text // 4 + IMAGE_TOKENS_USUAL * size.images + 4 * len(body["messages"]),
-        unknown_fields=tuple(sorted(unknown)),
+        unknown_fields=unknown,
         attribution=read_attribution(body, headers, digest_user),
+        forward_headers=forwarded(headers),
     )
-
-
-class _Size:
-    """Bytes of text, and images with their worst case, as they are found."""
-
-    __slots__ = ("image_tokens", "images", "text")
-
-    def __init__(self) -> None:
-        self.text = 0
-        self.images = 0
-        self.image_tokens = 0
-
-    def add(self, value: Any) -> None:
-        """Counts any JSON value by its compact text."""
-        text = value if type(value) is str else _json(value)
-        self.text += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _refuse_extras(body: dict[str, Any]) -> None:
@@ -150,7 +130,7 @@ def _refuse_extras(body: dict[str, Any]) -> None:
             continue
         harmless = HARMLESS.get(name, ())
         if not any(type(value) is type(each) and value == each for each in harmless):
-            would_do = " or ".join(_json(each) for each in harmless)
+            would_do = " or ".join(json_text(each) for each in harmless)
             hint = f"Leave it out or set it to {would_do}." if harmless else "Leave it out."
             message = f"'{name}' may cost more than its tokens, which Faregate cannot bound yet. {hint}"
             raise fault("unsupported_parameter", message, name)
@@ -159,7 +139,7 @@ def _refuse_extras(body: dict[str, Any]) -> None:
 _COSTS_EXTRA = frozenset(name for name, effect in FIELDS.items() if effect == "costs extra")
 
 
-def _messages(messages: Any, size: _Size) -> None:
+def _messages(messages: Any, size: Size) -> None:
     if type(messages) is not list:
         raise missing("messages") if messages is None else wrong_type("messages", "an array of objects", messages)
     if not messages:
@@ -183,14 +163,14 @@ def _messages(messages: Any, size: _Size) -> None:
             _rest(message, f"messages.{position}", size)
 
 
-def _rest(message: dict[str, Any], where: str, size: _Size) -> None:
+def _rest(message: dict[str, Any], where: str, size: Size) -> None:
     """What a message carries beside role and content: a name, tool calls, reasoning, …"""
     if message.get("audio") is not None:
         raise fault("unsupported_parameter", "Faregate cannot bound audio yet. Leave it out.", f"{where}.audio")
     size.add({name: value for name, value in message.items() if name != "content" and name != "role"})
 
 
-def _parts(content: Any, where: str, size: _Size) -> None:
+def _parts(content: Any, where: str, size: Size) -> None:
     if type(content) is not list:
         raise wrong_type(where, "a string or an array of parts", content)
     size.text += 8 * len(content)
@@ -212,7 +192,7 @@ def _parts(content: Any, where: str, size: _Size) -> None:
             raise fault("unsupported_value", message, f"{here}.type")
 
 
-def _image(part: dict[str, Any], where: str, size: _Size) -> None:
+def _image(part: dict[str, Any], where: str, size: Size) -> None:
     image = part.get("image_url")
     url = image.get("url") if type(image) is dict else None
     if type(image) is not dict or type(url) is not str:
@@ -234,7 +214,7 @@ _IMAGE_PART = frozenset(("type", "image_url"))
 _IMAGE_URL = frozenset(("url", "detail"))
 
 
-def _tools(body: dict[str, Any], size: _Size) -> int:
+def _tools(body: dict[str, Any], size: Size) -> int:
     count = 0
     for name in ("tools", "functions"):
         tools = body.get(name)
@@ -263,13 +243,6 @@ def _tool(tool: dict[str, Any], where: str) -> None:
         raise fault("invalid_value", f"'{where}.function' must be an object with a name.", f"{where}.function")
 
 
-def _flag(holder: dict[str, Any], name: str, where: str | None = None) -> bool:
-    value = holder.get(name)
-    if value is not None and type(value) is not bool:
-        raise wrong_type(where or name, "a boolean", value)
-    return bool(value)
-
-
 def _usage_asked(body: dict[str, Any], streamed: bool) -> bool:
     options = body.get("stream_options")
     if options is None:
@@ -278,26 +251,13 @@ def _usage_asked(body: dict[str, Any], streamed: bool) -> bool:
         raise wrong_type("stream_options", "an object", options)
     if not streamed:
         raise bad_value("stream_options", "it is only allowed when 'stream' is true")
-    return _flag(options, "include_usage", "stream_options.include_usage")
+    return flag(options, "include_usage", "stream_options.include_usage")
 
 
 def _output_limit(body: dict[str, Any]) -> int | None:
-    new = _whole(body, "max_completion_tokens", TOKENS_MAX)
-    old = _whole(body, "max_tokens", TOKENS_MAX)
+    new = whole(body, "max_completion_tokens", TOKENS_MAX)
+    old = whole(body, "max_tokens", TOKENS_MAX)
     if new is not None and old is not None:
         message = "Set 'max_tokens' or 'max_completion_tokens', not both."
         raise fault("invalid_value", message, "max_completion_tokens")
     return old if new is None else new
-
-
-def _whole(body: dict[str, Any], name: str, most: int) -> int | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    if type(value) is not int:  # a bool is an int to isinstance
-        raise wrong_type(name, "an integer", value)
-    if value < 1:
-        raise too_small(name, 1, value)
-    if value > most:
-        raise too_large(name, most, value)
-    return value

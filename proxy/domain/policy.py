@@ -14,12 +14,22 @@ ATTEMPT_METERS = ("tokens", "input_tokens", "output_tokens", "requests", "cost_u
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """A catalogue entry. `price` is None when nobody knows it: a cost budget then refuses the model."""
+class Target:
+    """Where a model is served: an upstream of the settings, and what that upstream calls the model."""
 
-    id: str
     upstream: str
     upstream_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A catalogue entry. `price` is None when nobody knows it: a cost budget then refuses the model.
+
+    `targets` has at least one, in the order in which they are tried.
+    """
+
+    id: str
+    targets: tuple[Target, ...]
     max_output_tokens: int
     context_tokens: int
     output_limit_field: str

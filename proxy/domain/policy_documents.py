@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from proxy.domain.policy import Budget, DenialTexts, Model, Plan, Policy, RateLimits
+from proxy.domain.policy import Budget, DenialTexts, Model, Plan, Policy, RateLimits, Target
 from proxy.domain.pricing import Price
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ def policy_from_document(document: Mapping[str, Any]) -> Policy:
 
 def model_document(model: Model) -> dict[str, Any]:
     return _shallow(model) | {
+        "targets": [_shallow(target) for target in model.targets],
         "fallbacks": list(model.fallbacks),
         "price": None if model.price is None else _shallow(model.price),
     }
@@ -49,6 +50,7 @@ def model_from_document(document: Mapping[str, Any]) -> Model:
     return _built(
         Model,
         document,
+        targets=tuple(_built(Target, target) for target in document.get("targets", ())),
         fallbacks=tuple(document.get("fallbacks", ())),
         price=None if price is None else _built(Price, price),
     )

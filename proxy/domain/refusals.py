@@ -6,6 +6,7 @@ Refused
   bad_request          the body is at fault; `code` and `param` say how; `status` 400, 413 or 415
   model_not_found      not in the catalogue
   model_not_allowed    in the catalogue, not in the plan
+  feature_not_allowed  a field of the body needs a feature that the plan has not
   model_unpriced       a cost budget applies and nobody knows the price
   unknown_parameter    a field unknown to the gate, and a cost budget applies
   budget               a budget would be exceeded
@@ -27,6 +28,7 @@ Reason = Literal[
     "bad_request",
     "model_not_found",
     "model_not_allowed",
+    "feature_not_allowed",
     "model_unpriced",
     "unknown_parameter",
     "budget",

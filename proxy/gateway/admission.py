@@ -7,7 +7,7 @@ from typing import Any
 
 from proxy.domain.asks import Ask
 from proxy.domain.bounds import Bounds
-from proxy.domain.policy import Model
+from proxy.domain.policy import Model, Target
 from proxy.domain.reservations import Held, Hold
 from proxy.domain.usage import NOTHING_USED, Usage
 from proxy.gateway.standing import Standing
@@ -18,7 +18,7 @@ class Trail:
     """What the attempts of one request share: whose it is, what it asks, and how far it has come.
 
     `charged_request` turns true once an attempt has been charged the request itself, which counts once.
-    `tightened` has the input bounds that a tokenizer counted, by model. `usage`, `model_served` and `ttft_ms`
+    `tightened` has the input bounds that a tokenizer counted, by target. `usage`, `model_served` and `ttft_ms`
     are the newest attempt's, for the log.
     """
 
@@ -28,7 +28,7 @@ class Trail:
     charged_request: bool = False
     fallback_from: str | None = None
     fallback_reason: str | None = None
-    tightened: dict[str, int] = field(default_factory=dict)
+    tightened: dict[Target, int] = field(default_factory=dict)
     skipped: dict[str, str] | None = None
     usage: Usage = NOTHING_USED
     model_served: str = ""
@@ -37,7 +37,7 @@ class Trail:
 
 @dataclass(slots=True)
 class Admission:
-    """A reservation that is held: for whom, for which model, within which bounds.
+    """A reservation that is held: for whom, for which model and where it is served, within which bounds.
 
     `bounds` and `holds` are what is held, which a rolling hold raises as the answer comes; `output_limit` is what
     is sent upstream, and larger than the bounds' only there. `event` is the part of the usage event that is known
@@ -49,6 +49,7 @@ class Admission:
     trail: Trail
     standing: Standing
     model: Model
+    target: Target
     bounds: Bounds
     output_limit: int
     holds: tuple[Hold, ...]

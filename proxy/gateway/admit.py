@@ -89,14 +89,20 @@ def entitled(standing: Standing, model_id: str, trail: Trail, house: House) -> M
     plan = standing.plan
     if not plan.allows(model_id):
         raise Refused(refuse.model_not_allowed(model_id, plan, standing.policy))
+    for extra in trail.ask.extras:
+        if not plan.features.get(extra.feature):
+            raise Refused(refuse.feature_not_allowed(extra, plan, standing.policy))
     if any(b.meter == "cost_usd" and b.counts(model_id) for b in plan.budgets):
         if model.price is None:
             raise Refused(refuse.model_unpriced(model_id))
         if trail.ask.unknown_fields:
             raise Refused(refuse.unknown_parameter(trail.ask.unknown_fields[0]))
-    provider = house.providers.get(model.upstream)
+    upstream = model.targets[0].upstream
+    provider = house.providers.get(upstream)
     if provider is None or not provider.configured:
-        raise Refused(refuse.upstream_not_configured(model.upstream))
+        raise Refused(refuse.upstream_not_configured(upstream))
+    if not provider.serves(trail.ask.endpoint):
+        raise Refused(refuse.endpoint_not_served(model_id, trail.ask.endpoint))
     return model
 
 
@@ -106,15 +112,19 @@ def bound(standing: Standing, model: Model, trail: Trail, output_limit: int | No
     No provider takes more input than the model's context, so a bound never exceeds it.
     """
     ask, plan = trail.ask, standing.plan
-    input_bound = min(trail.tightened.get(model.id, ask.input_bound), model.context_tokens)
+    input_bound = min(trail.tightened.get(model.targets[0], ask.input_bound), model.context_tokens)
     limit = output_limit or ask.output_limit
-    if limit is None:
+    if not ask.generates:
+        limit = 0
+    elif limit is None:
         limit = min(plan.default_max_output_tokens or model.max_output_tokens, model.max_output_tokens)
-    bounds = Bounds(input_bound, limit, ask.choices, 0 if trail.charged_request else 1, model.price)
+    bounds = Bounds(
+        input_bound, limit, ask.choices, 0 if trail.charged_request or not ask.counts_request else 1, model.price
+    )
     per_minute = plan.rate_limits.tokens_per_minute
     if per_minute is not None and bounds.tokens > per_minute:
         fits = (per_minute - input_bound) // ask.choices
-        if ask.output_limit is not None or fits < plan.min_output_tokens:
+        if ask.output_limit is not None or not ask.generates or fits < plan.min_output_tokens:
             raise Refused(refuse.request_too_large(bounds.tokens, per_minute))
         bounds = Bounds(input_bound, fits, ask.choices, bounds.requests, model.price)
     return bounds
@@ -128,7 +138,7 @@ def _reservation(
     if not bounds.requests:
         counters = tuple([counter for counter in counters if counter.budget.meter != "requests"])
     holds = tuple([Hold(counter, amount(counter.budget.meter, bounds)) for counter in counters])
-    event = records.opening(trail, standing, model, holds)
+    event = records.opening(trail, standing, model, model.targets[0], holds)
     reservation = Reservation(
         event["id"],
         who.customer_id,
@@ -163,6 +173,7 @@ def _admitted(
         trail,
         standing,
         model,
+        model.targets[0],
         bounds,
         output_limit,
         reservation.holds,
@@ -190,7 +201,7 @@ def _smaller(reply: Exceeded, reservation: Reservation, bounds: Bounds, standing
         (hold.counter.budget, hold.counter.budget.limit - used - held)
         for hold, (used, held) in zip(reservation.holds, reply.states, strict=True)
     ]
-    affordable = affordable_output(bounds, left)
+    affordable = affordable_output(bounds, left) if trail.ask.generates else 0
     chosen_by_client = trail.ask.output_limit is not None
     if rolls(plan, trail.ask):
         # Whose limit it is does not matter: the rest is held later, or the stream ends earlier.
@@ -209,11 +220,12 @@ def _may_hang_on_tokens(reply: ReserveReply) -> bool:
 
 async def _tighten(trail: Trail, standing: Standing, model_id: str, house: House) -> bool:
     """Once per model, and only where a decision hangs on it: count the input's tokens instead of its bytes."""
-    if model_id in trail.tightened:
+    target = standing.policy.models[model_id].targets[0]
+    if target in trail.tightened:
         return False
-    bound = await house.tokenizers.bound(standing.policy.models[model_id], trail.ask)
-    trail.tightened[model_id] = trail.ask.input_bound if bound is None else min(bound, trail.ask.input_bound)
-    return trail.tightened[model_id] < trail.ask.input_bound
+    bound = await house.tokenizers.bound(target, trail.ask)
+    trail.tightened[target] = trail.ask.input_bound if bound is None else min(bound, trail.ask.input_bound)
+    return trail.tightened[target] < trail.ask.input_bound
 
 
 async def _confirmed(standing: Standing, house: House) -> bool:

@@ -35,7 +35,7 @@ async def entitlements(standing: Standing, balances: Balances, now_us: int) -> d
 def models(standing: Standing) -> list[dict[str, Any]]:
     """The models of the plan in OpenAI's shape; `created` is no fact the gate has, hence 0."""
     return [
-        {"id": model.id, "object": "model", "created": 0, "owned_by": model.upstream}
+        {"id": model.id, "object": "model", "created": 0, "owned_by": model.targets[0].upstream}
         for model in standing.policy.models.values()
         if standing.plan.allows(model.id)
     ]

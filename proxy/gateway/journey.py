@@ -6,8 +6,8 @@ its own, and begins only while nothing has reached the client.
 
 from __future__ import annotations
 
-from proxy.domain.chat_requests import read_chat
 from proxy.domain.refusals import Refused
+from proxy.domain.requests import read_request
 from proxy.gateway import refuse
 from proxy.gateway.admission import Admission, Trail
 from proxy.gateway.admit import admit
@@ -30,7 +30,7 @@ async def serve(call: Call, house: House) -> None:
         while failed is not None and not call.gone:
             following = await _fall_back(failed, admission, house)
             if following is None:
-                raise Refused(refuse.upstream(failed, trail.skipped, trail.ask.body.get("messages")))
+                raise Refused(refuse.upstream(failed, trail.skipped, trail.ask.prompt()))
             admission = following
             failed = await carry(admission, call, house)
     except Refused as refused:
@@ -44,7 +44,7 @@ async def _read(call: Call, standing: Standing, house: House) -> Trail:
     if standing.identity.status == "suspended":
         await freshly_identify(call.secret, house)
     try:
-        ask = read_chat(await call.json(), call.headers, house.digest_user)
+        ask = read_request(call.endpoint, call.query, await call.json(), call.headers, house.digest_user)
     except Refused:
         await freshly_identify(call.secret, house)
         raise

@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from proxy.domain.asks import Ask
+from proxy.domain.asks import Ask, Endpoint
 from proxy.domain.identity import Identity
-from proxy.domain.policy import Model, Policy
+from proxy.domain.policy import Model, Policy, Target
 from proxy.domain.reservations import Reservation, ReserveReply, Settled, Settlement, TopUp, TopUpReply
 from proxy.domain.usage import Usage
 
@@ -177,14 +177,17 @@ class Denials(Protocol):
 
 @dataclass(slots=True)
 class Dispatch:
-    """One attempt as a provider gets it. `output_limit` is always sent upstream, under the model's own name."""
+    """One attempt as a provider gets it. `output_limit` is always sent upstream, under the model's own name.
+
+    `upstream_model` is what the upstream calls the model.
+    """
 
     request_id: str
     attempt: int
     ask: Ask
     model: Model
+    upstream_model: str
     output_limit: int
-    forward_headers: Mapping[str, str]
 
 
 class UpstreamFailed(Exception):
@@ -267,9 +270,13 @@ class Answer(Protocol):
 
 
 class Provider(Protocol):
-    """An upstream, spoken to in its wire."""
+    """An upstream, spoken to in its wire, or in the client's by way of a translation."""
 
     configured: bool
+
+    def serves(self, endpoint: Endpoint) -> bool:
+        """Whether calls to `endpoint` can be carried there at all."""
+        ...
 
     async def send(self, dispatch: Dispatch) -> Answer:
         """Send and wait for the answer's head; raises `UpstreamFailed`."""
@@ -279,9 +286,9 @@ class Provider(Protocol):
 
 
 class Tokenizers(Protocol):
-    """Counts tokens where a model's tokenizer is exactly known, off the loop."""
+    """Counts tokens where the tokenizer of a model is exactly known at its upstream, off the loop."""
 
-    async def bound(self, model: Model, ask: Ask) -> int | None:
+    async def bound(self, target: Target, ask: Ask) -> int | None:
         """A tighter upper bound of the input than its bytes; None where there is none, or not in time."""
         ...
 
@@ -291,6 +298,7 @@ class Call(Protocol):
 
     request_id: str
     endpoint: str
+    query: str
     secret: str | None
     headers: Mapping[str, str]
     gone: bool

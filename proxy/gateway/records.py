@@ -9,14 +9,16 @@ from typing import Any
 import orjson
 
 from proxy.domain.bounds import Bounds
-from proxy.domain.policy import Budget, Model, RateLimits
+from proxy.domain.policy import Budget, Model, RateLimits, Target
 from proxy.domain.pricing import Price
 from proxy.domain.reservations import Counter, Hold, LiveReservation
 from proxy.gateway.admission import Admission, Trail
 from proxy.gateway.standing import Standing
 
 
-def opening(trail: Trail, standing: Standing, model: Model, holds: tuple[Hold, ...]) -> dict[str, Any]:
+def opening(
+    trail: Trail, standing: Standing, model: Model, target: Target, holds: tuple[Hold, ...]
+) -> dict[str, Any]:
     """The usage event as far as admission knows it (DESIGN 5.6)."""
     who, ask = standing.identity, trail.ask
     said = ask.attribution
@@ -37,7 +39,7 @@ def opening(trail: Trail, standing: Standing, model: Model, holds: tuple[Hold, .
         "streamed": ask.streamed,
         "model": ask.model,
         "model_served": model.id,
-        "upstream": model.upstream,
+        "upstream": target.upstream,
         "fallback_from": trail.fallback_from,
         "fallback_reason": trail.fallback_reason,
         "kind": "terminal",

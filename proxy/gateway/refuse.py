@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.domain.asks import Extra
 from proxy.domain.bounds import first_exceeded
 from proxy.domain.denials import denial_message
 from proxy.domain.policy import Plan, Policy, RateLimits
@@ -62,6 +63,31 @@ def unknown_parameter(name: str) -> Refusal:
         code="unknown_parameter",
         type="invalid_request_error",
         param=name[:SHOWN_NAME_MAX],
+    )
+
+
+def feature_not_allowed(extra: Extra, plan: Plan, policy: Policy) -> Refusal:
+    having = sorted(p.name for p in policy.plans.values() if p.features.get(extra.feature))
+    hint = f" It is part of: {', '.join(having)}." if having else ""
+    return Refusal(
+        "feature_not_allowed",
+        f"{_shown(extra.param)} needs the feature {extra.feature!r}, which is not part of your {plan.name} plan."
+        + hint,
+        403,
+        code="feature_not_allowed",
+        type="permission_error",
+        param=extra.param,
+    )
+
+
+def endpoint_not_served(model_id: str, endpoint: str) -> Refusal:
+    return Refusal(
+        "bad_request",
+        f"The model {_shown(model_id)} cannot be called at {endpoint}.",
+        400,
+        code="unsupported_endpoint",
+        type="invalid_request_error",
+        param="model",
     )
 
 
@@ -141,16 +167,16 @@ def budget(reply: Exceeded, holds: tuple[Hold, ...], affordable: int, standing: 
     )
 
 
-def upstream(failed: UpstreamFailed, skipped: Mapping[str, str] | None, messages: Any) -> Refusal:
+def upstream(failed: UpstreamFailed, skipped: Mapping[str, str] | None, prompt: Any) -> Refusal:
     """What the client reads when every attempt failed: the last upstream's trouble, in the gate's own words.
 
     An upstream's complaint about its key, its access or its own quota is the operator's trouble and no
     matter for a customer: 502. What concerns the request itself keeps its status and the upstream's words, but
-    for those that it quotes of the `messages`: an error is shown and logged where a prompt must not be.
+    for those that it quotes of the `prompt`: an error is shown and logged where a prompt must not be.
     """
     said: str | None = failed.message
     if failed.blame == "request":
-        said = without_quotations(failed.message, messages)
+        said = without_quotations(failed.message, prompt)
     status = failed.status if failed.blame != "operator" else None
     if status is None or status < 400:
         status = 504 if failed.error_type.endswith("timeout") else 502

@@ -31,7 +31,7 @@ async def carry(admission: Admission, call: Call, house: House) -> UpstreamFaile
     call.when_gone(departure.begin)
     house.leases.begin(admission, departure.observed)
     try:
-        answer = await departure.guard(_send(admission, call, house))
+        answer = await departure.guard(_send(admission, house))
         departure.answer = answer
         await (_stream if answer.streamed else _plain)(answer, admission, call, house)
         return None
@@ -44,19 +44,17 @@ async def carry(admission: Admission, call: Call, house: House) -> UpstreamFaile
         house.leases.end(admission.ref)
 
 
-async def _send(admission: Admission, call: Call, house: House) -> Answer:
-    trace = call.headers.get("traceparent")
-    forwarded = {"traceparent": trace} if trace else {}
+async def _send(admission: Admission, house: House) -> Answer:
     dispatch = Dispatch(
         admission.trail.request_id,
         admission.attempt,
         admission.trail.ask,
         admission.model,
+        admission.target.upstream_model,
         admission.output_limit,
-        forwarded,
     )
     reach("before_connect")
-    return await house.providers[admission.model.upstream].send(dispatch)
+    return await house.providers[admission.target.upstream].send(dispatch)
 
 
 async def _plain(answer: Answer, admission: Admission, call: Call, house: House) -> None:

@@ -31,7 +31,7 @@ BYTES_PER_TOKEN = 4
 
 def rolls(plan: Plan, ask: Ask) -> bool:
     """Plain calls are strict on every plan: nothing can be observed of them."""
-    return plan.hold == "rolling" and ask.streamed
+    return plan.hold == "rolling" and ask.streamed and ask.generates
 
 
 def first_slice(whole: Bounds, affordable: int | None) -> Bounds:

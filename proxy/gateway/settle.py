@@ -70,7 +70,7 @@ def _note(admission: Admission, ending: Ending, house: House) -> None:
     trail.ttft_ms = (first_us - admission.started_us) // 1000 if first_us else None
     trail.usage, trail.model_served = usage, model.id
     house.meters.attempt(
-        model.upstream,
+        admission.target.upstream,
         model.id,
         ending.status,
         usage.source,

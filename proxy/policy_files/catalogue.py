@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from proxy.domain.policy import Model
+from proxy.domain.policy import Model, Target
 from proxy.domain.pricing import Price
 from proxy.policy_files.prices import Pinned, pinned, written_price
 from proxy.policy_files.tables import Table
@@ -31,19 +31,50 @@ def read_catalogue(root: Table, settings: Settings) -> dict[str, Model]:
 def _model(id: str, entry: Table, ids: list[str], settings: Settings) -> Model | None:
     if not _MODEL_ID.fullmatch(id):
         entry.fault(f'"{id[:40]}" is no model id: letters, digits and . _ : / @ + - only, at most 128 of them')
-    upstream_name = entry.needed("upstream", "openai")
-    upstream = settings.upstreams.get(upstream_name) if upstream_name else None
-    if upstream_name and upstream is None:
-        entry.fault(f'unknown upstream "{upstream_name}"{nearest(upstream_name, settings.upstreams)}', "upstream")
-    upstream_model = entry.text("upstream_model", id)
-    known = pinned(upstream.provider, upstream_model) if upstream else None
+    targets = _targets(entry, id, settings)
+    first = targets[0] if targets else None
+    upstream_model = first.upstream_model if first else id
+    known = pinned(settings.upstreams[first.upstream].provider, upstream_model) if first else None
     most_output = _tokens(entry, "max_output_tokens", known, upstream_model)
     context = _tokens(entry, "context_tokens", known, upstream_model)
-    if upstream is None or upstream_name is None or most_output is None or context is None:
-        _rest(entry, id, ids, known)
-        return None
     field, fallbacks, price = _rest(entry, id, ids, known)
-    return Model(id, upstream_name, upstream_model, most_output, context, field, fallbacks, price)
+    if not targets or most_output is None or context is None:
+        return None
+    return Model(id, targets, most_output, context, field, fallbacks, price)
+
+
+def _targets(entry: Table, id: str, settings: Settings) -> tuple[Target, ...]:
+    """Where the model is served, in order: one `upstream`, or the list of `targets`."""
+    if "targets" not in entry.values:
+        target = _target(entry, id, settings)
+        return (target,) if target else ()
+    for key in ("upstream", "upstream_model"):
+        if key in entry.values:
+            entry.fault(f"`{key}` stands in each of `targets` where there are any, not beside them", key)
+            entry.given(key)
+    tables = entry.tables("targets")
+    if not tables:
+        entry.fault('`targets` is empty; write for example targets = [{ upstream = "openai" }]', "targets")
+    targets: list[Target] = []
+    for table in tables:
+        target = _target(table, id, settings)
+        table.finish()
+        if target in targets:
+            table.fault(f'"{target.upstream}" stands twice in `targets` with the same `upstream_model`')
+        elif target:
+            targets.append(target)
+    return tuple(targets)
+
+
+def _target(entry: Table, id: str, settings: Settings) -> Target | None:
+    upstream = entry.needed("upstream", "openai")
+    upstream_model = entry.text("upstream_model", id)
+    if upstream is None:
+        return None
+    if upstream not in settings.upstreams:
+        entry.fault(f'unknown upstream "{upstream}"{nearest(upstream, settings.upstreams)}', "upstream")
+        return None
+    return Target(upstream, upstream_model)
 
 
 def _tokens(entry: Table, key: str, known: Pinned | None, upstream_model: str) -> int | None:

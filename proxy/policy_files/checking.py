@@ -31,7 +31,7 @@ def remarks(config: Path | None, environ: Mapping[str, str]) -> list[Fault]:
 def _missing_keys(policy: PolicyFiles, settings: Settings, environ: Mapping[str, str], file: str) -> list[Fault]:
     said = []
     for name, upstream in settings.upstreams.items():
-        models = [model.id for model in policy.models.values() if model.upstream == name]
+        models = [model.id for model in policy.models.values() if any(t.upstream == name for t in model.targets)]
         if models and upstream.api_key_env and not environ.get(upstream.api_key_env, "").strip():
             refused = f"calls to {', '.join(models)} are answered with 503 upstream_not_configured"
             said.append(Fault(file, 0, f"{upstream.api_key_env} is not set: {refused}"))

@@ -49,18 +49,27 @@ class Head(Protocol):
 
 
 class UpstreamConnections:
-    """The connections to one URL. `headers` are sent with every request, before the exchange's own."""
+    """The connections to one upstream. `headers` are sent with every request, before the exchange's own.
 
-    def __init__(self, url: str, headers: Mapping[str, str], timeouts: Timeouts) -> None:
-        self._url = _checked(url)
+    `base_url` may have a query, which then follows every path.
+    """
+
+    def __init__(self, base_url: str, headers: Mapping[str, str], timeouts: Timeouts) -> None:
+        self._url = _checked(base_url)
         self._timeouts = timeouts
         self._connect_timeout = ClientTimeout(total=None, connect=timeouts.connect_s)
-        self._head = _head(self._url, headers)
+        self._fixed = _fixed_lines(self._url, headers)
         self._connector: TCPConnector | None = None
         self._target: ClientRequest | None = None
         self._lingering: set[_Lingering] = set()
 
-    async def post(self, body: bytes, headers: bytes = b"") -> tuple[Head, Exchange]:
+    def head(self, method: str, path: str, query: str = "") -> bytes:
+        """The request line for `path` (below the base URL, well-formed) and the fixed header lines."""
+        queries = "&".join(each for each in (self._url.raw_query_string, query) if each)
+        target = self._url.raw_path.rstrip("/") + path + (f"?{queries}" if queries else "")
+        return f"{method} {target} HTTP/1.1\r\n".encode("ascii") + self._fixed
+
+    async def send(self, head: bytes, body: bytes, headers: bytes = b"") -> tuple[Head, Exchange]:
         """Send and wait for the answer's head. `headers` are complete lines. Raises `UpstreamFailed`."""
         connection = await self._connect()
         try:
@@ -71,18 +80,18 @@ class UpstreamConnections:
                 read_until_eof=True, auto_decompress=False, read_timeout=self._timeouts.first_byte_s
             )
             protocol.start_timeout()
-            protocol.transport.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (self._head, headers, len(body), body))
+            protocol.transport.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (head, headers, len(body), body))
             reach("request_sent")
-            head, payload = await protocol.read()
-            while 100 <= head.code < 200 and head.code != 101:
-                head, payload = await protocol.read()
+            answer, payload = await protocol.read()
+            while 100 <= answer.code < 200 and answer.code != 101:
+                answer, payload = await protocol.read()
         except asyncio.CancelledError:
             connection.close()
             raise
         except Exception as error:
             connection.close()
             raise failure_in_transit(error) from None
-        return cast(Head, head), Exchange(connection, payload, self._timeouts.idle_s, self._lingering)
+        return cast(Head, answer), Exchange(connection, payload, self._timeouts.idle_s, self._lingering)
 
     async def _connect(self) -> Connection:
         if self._connector is None:
@@ -277,11 +286,11 @@ def _checked(url: str) -> URL:
     return parsed.with_fragment(None)
 
 
-def _head(url: URL, headers: Mapping[str, str]) -> bytes:
+def _fixed_lines(url: URL, headers: Mapping[str, str]) -> bytes:
     host = url.raw_host or ""
     host = f"[{host}]" if ":" in host else host
     port = "" if url.is_default_port() else f":{url.port}"
-    lines = [f"POST {url.raw_path_qs} HTTP/1.1", f"host: {host}{port}"]
+    lines = [f"host: {host}{port}"]
     for name, value in headers.items():
         if not value.isascii() or not value.isprintable():
             raise ValueError(f"the {name} header for {url.host} would carry characters that no header may")

@@ -15,9 +15,9 @@ import orjson
 from proxy.domain.asks import Ask
 from proxy.domain.usage import Usage
 from proxy.gateway.ports import UpstreamFailed
+from proxy.providers.chat_answers import error_event
 from proxy.providers.delivered import Delivered, estimated
 from proxy.providers.endings import COMMON, DONE, evidence, length_events, picked, usage_object
-from proxy.providers.openai_answers import error_event
 from proxy.providers.usage_readers import read_chat_usage
 
 _CHOICE = ("index", "finish_reason", "logprobs")

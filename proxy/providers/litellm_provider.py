@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from proxy.domain.asks import Endpoint
 from proxy.gateway.ports import Answer, Dispatch, UpstreamFailed
 from proxy.providers.connections import Timeouts
 from proxy.providers.litellm_answers import PlainTranslation, StreamTranslation
@@ -54,9 +55,8 @@ class LiteLLMProvider:
         self._base_url = base_url
         self._timeouts = timeouts or Timeouts()
 
-    async def warm_up(self) -> None:
-        """Import LiteLLM, in a thread: about 2 s of CPU, once per process."""
-        await asyncio.to_thread(load)
+    def serves(self, endpoint: Endpoint) -> bool:
+        return endpoint == "/v1/chat/completions"
 
     async def send(self, dispatch: Dispatch) -> Answer:
         """Send and wait for the answer's head (a plain answer: all of it); raises `UpstreamFailed`."""
@@ -80,7 +80,7 @@ class LiteLLMProvider:
     def _own(self, dispatch: Dispatch) -> dict[str, Any]:
         """What the gate alone decides of a call."""
         own: dict[str, Any] = {
-            "model": f"{self._provider}/{dispatch.model.upstream_model}",
+            "model": f"{self._provider}/{dispatch.upstream_model}",
             "api_key": self._api_key or "none",
             "timeout": self._timeouts.first_byte_s,
             "max_retries": 0,

@@ -19,8 +19,8 @@ from typing import Any
 import orjson
 
 from proxy.domain.asks import Ask
-from proxy.domain.chat_requests import TOKENS_PER_MESSAGE, TOKENS_PER_REQUEST, TOKENS_PER_TOOL
-from proxy.domain.policy import Model
+from proxy.domain.policy import Target
+from proxy.domain.request_parts import TOKENS_PER_MESSAGE, TOKENS_PER_REQUEST, TOKENS_PER_TOOL
 
 DEADLINE_S = 1.0
 WAITING_MAX = 8
@@ -35,11 +35,13 @@ class Tokenizers:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._waiting = 0
 
-    async def bound(self, model: Model, ask: Ask) -> int | None:
+    async def bound(self, target: Target, ask: Ask) -> int | None:
         """An upper bound of the input in tokens; None where none is known, or not in time."""
-        if model.upstream not in self._exact or self._waiting >= WAITING_MAX or _vocabularies() is None:
+        if ask.endpoint != "/v1/chat/completions" or target.upstream not in self._exact:
             return None
-        encoding = _encoding_name(model.upstream_model)
+        if self._waiting >= WAITING_MAX or _vocabularies() is None:
+            return None
+        encoding = _encoding_name(target.upstream_model)
         texts = [text for text in _texts(ask.body) if text is not None]
         if encoding is None or _has_other_parts(ask.body) or sum(map(len, texts)) > TEXT_CHARACTERS_MAX:
             return None

@@ -42,6 +42,27 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Wire = Literal["openai", "anthropic", "litellm"]
 
+# Which endpoints a wire has, as they are named after /v1/ in the settings.
+WIRE_ENDPOINTS: dict[str, tuple[str, ...]] = {
+    "openai": ("chat/completions", "responses", "completions", "embeddings"),
+    "anthropic": ("messages", "messages/count_tokens"),
+    "litellm": ("chat/completions", "embeddings"),
+}
+
+
+def _endpoint_name(value: Any) -> Any:
+    """ "/v1/responses" says the same as "responses"."""
+    return value.removeprefix("/").removeprefix("v1/") if isinstance(value, str) else value
+
+
+EndpointName = Annotated[
+    Literal["chat/completions", "responses", "completions", "embeddings", "messages", "messages/count_tokens"],
+    BeforeValidator(_endpoint_name),
+]
+
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
+HeaderValue = Annotated[str, Field(pattern=r"^[ -~]{0,1024}$")]
+NATIVE_AUTH_HEADERS = {"openai": "authorization", "anthropic": "x-api-key"}
 NATIVE_BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 
 # A file that changes one of these keeps the rest of it; further upstreams stand beside them.
@@ -99,13 +120,19 @@ class Upstream(Section):
     """A provider endpoint with a key. An empty `api_key_env` says that it needs none.
 
     `provider` is LiteLLM's name for it: who is called on the litellm wire, and whose prices are looked up on
-    every wire.
+    every wire. `endpoints` are those that it serves natively; empty: all of its wire's. `auth_header` carries
+    the key: bare, but in `authorization`, where "Bearer" stands before it. `query` and `headers` are sent with
+    every request.
     """
 
     wire: Wire
     base_url: Annotated[str, _url("http", "https")] = ""
     api_key_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
     provider: str = ""
+    auth_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,64}$")] = ""
+    query: dict[str, str] = Field(default_factory=dict, repr=False)
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
+    endpoints: list[EndpointName] = Field(default_factory=list)
     max_concurrency: Annotated[int, _only(0)] = 0
     connect_timeout_s: Seconds = 5
     first_byte_timeout_s: Seconds = 600
@@ -118,6 +145,7 @@ class Upstream(Section):
         if wire not in NATIVE_BASE_URLS:
             return given
         usual = {
+            "auth_header": given.get("auth_header") or NATIVE_AUTH_HEADERS[wire],
             "base_url": given.get("base_url") or NATIVE_BASE_URLS[wire],
             "provider": given.get("provider") or wire,
         }
@@ -127,7 +155,24 @@ class Upstream(Section):
     def _named(self) -> Self:
         if self.wire == "litellm" and not self.provider:
             raise _refuse('needs `provider`, LiteLLM\'s name for it, such as provider = "gemini"')
+        if self.wire == "litellm" and (self.auth_header or self.query or self.headers):
+            raise _refuse("cannot have `auth_header`, `query` or `headers` on the litellm wire, which has its own")
         return self
+
+    @model_validator(mode="after")
+    def _of_the_wire(self) -> Self:
+        for endpoint in self.endpoints:
+            if endpoint not in WIRE_ENDPOINTS[self.wire]:
+                raise _refuse(
+                    f'cannot serve "{endpoint}" on the {self.wire} wire, whose endpoints are '
+                    + ", ".join(f'"{each}"' for each in WIRE_ENDPOINTS[self.wire])
+                )
+        return self
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The endpoints that it serves itself: those that are written, else all of its wire's."""
+        return tuple(self.endpoints) or WIRE_ENDPOINTS[self.wire]
 
 
 class TelemetrySettings(Section):

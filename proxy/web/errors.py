@@ -45,6 +45,7 @@ RULES: dict[Reason, _Rule] = {
     "bad_request": _Rule(None, "invalid_request_error", "bad_request"),
     "model_not_found": _Rule(404, "invalid_request_error", "model_not_found"),
     "model_not_allowed": _Rule(403, "permission_error", "model_not_allowed"),
+    "feature_not_allowed": _Rule(403, "permission_error", "feature_not_allowed"),
     "model_unpriced": _Rule(403, "permission_error", "model_unpriced"),
     "unknown_parameter": _Rule(400, "invalid_request_error", "unknown_parameter"),
     "budget": _Rule(None, "insufficient_quota", "insufficient_quota", _NO_RETRY),
@@ -83,10 +84,20 @@ def error_response(refusal: Refusal, request_id: str, wire: Wire = "openai") -> 
     return status, headers | _ids(request_id, wire), body
 
 
-def fault_response(status: int, code: str, message: str, request_id: str, **headers: str) -> Response:
+def fault_response(
+    status: int, code: str, message: str, request_id: str, wire: Wire = "openai", **headers: str
+) -> Response:
     """The answer to a fault that is no refusal: broken HTTP, an unknown route, or an error of our own."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return status, {**headers, **_ids(request_id, "openai")}, openai_body(message, kind, code)
+    if wire == "anthropic":
+        body = anthropic_body(message, _ANTHROPIC_TYPES.get(status, "api_error"), request_id)
+    else:
+        body = openai_body(message, "server_error" if status >= 500 else "invalid_request_error", code)
+    return status, {**headers, **_ids(request_id, wire)}, body
+
+
+def wire_of(path: str) -> Wire:
+    """In whose shape errors are told at a path."""
+    return "anthropic" if path.startswith("/v1/messages") else "openai"
 
 
 def openai_body(

@@ -18,7 +18,7 @@ from proxy.gateway.ports import Clock
 from proxy.web.api.call import HttpCall
 from proxy.web.api.routes import Catalogue, Journey, Routes
 from proxy.web.connection import Connection
-from proxy.web.errors import error_response, fault_response
+from proxy.web.errors import error_response, fault_response, wire_of
 from proxy.web.listener import Limits, Listener
 
 BACKLOG = 1024
@@ -94,11 +94,11 @@ class DataPlane:
                 return
             raise RuntimeError("the call was left without an answer")
         except Refused as refused:
-            response = error_response(refused.refusal, call.request_id)
+            response = error_response(refused.refusal, call.request_id, wire_of(call.endpoint))
         except Exception as fault:
             self._fault(call.request_id, fault)
             message = "Something went wrong inside the gate. Tell its operator the request id."
-            response = fault_response(500, "internal_error", message, call.request_id)
+            response = fault_response(500, "internal_error", message, call.request_id, wire_of(call.endpoint))
         if call.began:
             call.cut()
         else:

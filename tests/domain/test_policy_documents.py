@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from proxy.domain.policy import Budget, DenialTexts, Model, Plan, Policy, RateLimits
+from proxy.domain.policy import Budget, DenialTexts, Model, Plan, Policy, RateLimits, Target
 from proxy.domain.policy_documents import (
     plan_document,
     plan_from_document,
@@ -15,7 +15,8 @@ from proxy.domain.policy_documents import (
 from proxy.domain.pricing import Price
 
 PRICE = Price(150_000, 600_000, 75_000, 1, 2, 3, 4, "models.toml")
-MODEL = Model("gpt-4o-mini", "openai", "gpt-4o-mini-2024", 16_384, 128_000, "max_tokens", ("claude",), PRICE)
+TARGETS = (Target("openai", "gpt-4o-mini-2024"), Target("azure", "mini"))
+MODEL = Model("gpt-4o-mini", TARGETS, 16_384, 128_000, "max_tokens", ("claude",), PRICE)
 PLAN = Plan(
     id="starter",
     name="Starter",

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from proxy.domain.identity import Identity
-from proxy.domain.policy import Budget, Model, Plan, Policy
+from proxy.domain.policy import Budget, Model, Plan, Policy, Target
 from proxy.domain.pricing import Price
 from proxy.domain.reservations import (
     Held,
@@ -37,8 +37,7 @@ PRICE = Price(input=150_000, output=600_000, version="test")
 
 def model(id: str, **more: Any) -> Model:
     fields = {
-        "upstream": "up",
-        "upstream_model": id,
+        "targets": (Target("up", id),),
         "max_output_tokens": 1000,
         "context_tokens": 100_000,
         "output_limit_field": "max_tokens",
@@ -188,6 +187,9 @@ class FakeProvider:
         self.answers: list[FakeAnswer | UpstreamFailed] = []
         self.sent: list[Dispatch] = []
 
+    def serves(self, endpoint: str) -> bool:
+        return True
+
     async def send(self, dispatch: Dispatch) -> FakeAnswer:
         self.sent.append(dispatch)
         answer = self.answers.pop(0) if self.answers else FakeAnswer([b"{}"])
@@ -202,6 +204,7 @@ class FakeCall:
     def __init__(self, body: dict[str, Any], secret: str | None = SECRET) -> None:
         self.request_id = "req_1"
         self.endpoint = "/v1/chat/completions"
+        self.query = ""
         self.secret = secret
         self.headers: dict[str, str] = {}
         self.gone = False

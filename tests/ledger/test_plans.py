@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from proxy.billing.ports import NotFound
-from proxy.domain.policy import Budget, Model, Plan
+from proxy.domain.policy import Budget, Model, Plan, Target
 from proxy.domain.pricing import Price
 from proxy.ledger.plans import SqlPlans, apply_policy, current_policy
 
-MODEL = Model("gpt", "openai", "gpt", 100, 1000, "max_tokens", (), Price(150_000, 600_000))
+MODEL = Model("gpt", (Target("openai", "gpt"),), 100, 1000, "max_tokens", (), Price(150_000, 600_000))
 FREE = Plan("free", "Free", 0, frozenset({"gpt"}))
 PRO = Plan("pro", "Pro", 0, None, (Budget("b", "tokens", 10, models=frozenset({"gpt", "x"})),))
 

@@ -176,7 +176,7 @@ def test_the_shipped_policies_are_sound(tmp_path: Path, monkeypatch: pytest.Monk
     policy = read_policies(policies_dir(settings), settings)
     assert policy.plans.keys() == {"free", "starter", "pro"}
     assert len(policy.models) >= 12
-    assert {model.upstream for model in policy.models.values()} == {"openai", "anthropic", "gemini"}
+    assert {model.targets[0].upstream for model in policy.models.values()} == {"openai", "anthropic", "gemini"}
     assert all(model.price and model.price.input and model.price.output for model in policy.models.values())
     assert settings.policies.default_plan in policy.plans
 

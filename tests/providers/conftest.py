@@ -7,7 +7,7 @@ import pytest
 
 from proxy.demo.scripted_upstream import ScriptedUpstream
 from proxy.domain.chat_requests import read_chat
-from proxy.domain.policy import Model
+from proxy.domain.policy import Model, Target
 from proxy.gateway.ports import Dispatch
 
 Dispatching = Callable[..., Dispatch]
@@ -37,7 +37,7 @@ def dispatch() -> Dispatching:
             **more,
             **(body or {}),
         }
-        model = Model("m", "up", "m-upstream", 100, 1000, limit_field)
-        return Dispatch("req_1", 1, read_chat(asked, {}, str.upper), model, limit, headers or {})
+        model = Model("m", (Target("up", "m-upstream"),), 100, 1000, limit_field)
+        return Dispatch("req_1", 1, read_chat(asked, headers or {}, str.upper), model, "m-upstream", limit)
 
     return make

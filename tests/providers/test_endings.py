@@ -16,7 +16,8 @@ from proxy.providers.connections import Timeouts
 from proxy.providers.delivered import Delivered
 from proxy.providers.endings import common_of, evidence
 from proxy.providers.litellm_provider import LiteLLMProvider
-from proxy.providers.openai_wire import OpenAIWire
+from proxy.providers.native_wire import Address, NativeWire
+from proxy.providers.openai_wire import OPENAI_SPEECHES
 
 # LiteLLM asks pydantic for what it will not have in version 3.
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211")
@@ -32,7 +33,7 @@ SLOW = Script(output_tokens=500, chunk_delay_s=0.002)
 async def provider(request: Any, upstream: ScriptedUpstream) -> AsyncIterator[Provider]:
     timeouts = Timeouts(1.0, 5.0, 5.0)
     provider: Provider = (
-        OpenAIWire("up", upstream.url, KEY, timeouts)
+        NativeWire("up", Address(upstream.url, KEY), OPENAI_SPEECHES, timeouts)
         if request.param == "openai"
         else LiteLLMProvider("up", "openai", KEY, upstream.url, timeouts)
     )
@@ -108,7 +109,7 @@ async def test_a_choice_that_has_ended_is_left_as_it_is(dispatch: Dispatching, u
     ]
     text = b"".join(b"data: %b\n\n" % event for event in events).decode()
     upstream.script(Script(events=text))
-    wire = OpenAIWire("up", upstream.url, KEY)
+    wire = NativeWire("up", Address(upstream.url, KEY), OPENAI_SPEECHES)
     answer = await wire.send(dispatch(STREAM, n=2))
     await some_of(answer, 3)
     ending = parsed(await answer.end_by_length())
@@ -119,7 +120,7 @@ async def test_a_choice_that_has_ended_is_left_as_it_is(dispatch: Dispatching, u
 async def test_no_clean_end_is_forged_over_an_error(upstream: ScriptedUpstream, dispatch: Dispatching) -> None:
     """The stream has said that it failed."""
     upstream.script(Script(error_after=3))
-    wire = OpenAIWire("up", upstream.url, KEY)
+    wire = NativeWire("up", Address(upstream.url, KEY), OPENAI_SPEECHES)
     answer = await wire.send(dispatch(STREAM))
     while not answer.failed:
         assert await answer.next() is not None
@@ -133,7 +134,7 @@ async def test_no_event_is_cut_in_the_middle(upstream: ScriptedUpstream, dispatc
     """An event too large to be kept whole is passed on in parts: what would follow a part of it is garbage."""
     event = b'data: {"choices":[{"index":0,"delta":{"content":"' + b"x" * 3_000_000 + b'"}}]}\n\n'
     upstream.script(Script(events=event.decode()))
-    wire = OpenAIWire("up", upstream.url, KEY)
+    wire = NativeWire("up", Address(upstream.url, KEY), OPENAI_SPEECHES)
     answer = await wire.send(dispatch(STREAM))
     first = await answer.next()
     assert first is not None

@@ -14,7 +14,8 @@ from proxy.demo.scripted_upstream import ScriptedUpstream
 from proxy.demo.scripts import Script, words
 from proxy.gateway.ports import Answer, Dispatch, UpstreamFailed
 from proxy.providers.connections import Timeouts
-from proxy.providers.openai_wire import OpenAIWire
+from proxy.providers.native_wire import Address, NativeWire
+from proxy.providers.openai_wire import OPENAI_SPEECHES
 
 Dispatching = Callable[..., Dispatch]
 STREAM = {"stream": True}
@@ -23,8 +24,8 @@ KEY = "sk-test-0123456789abcdef"
 
 
 @pytest.fixture
-async def wire(upstream: ScriptedUpstream) -> AsyncIterator[OpenAIWire]:
-    wire = OpenAIWire("up", upstream.url, KEY, Timeouts(1.0, 2.0, 1.0))
+async def wire(upstream: ScriptedUpstream) -> AsyncIterator[NativeWire]:
+    wire = NativeWire("up", Address(upstream.url, KEY), OPENAI_SPEECHES, Timeouts(1.0, 2.0, 1.0))
     yield wire
     await wire.close()
 
@@ -86,7 +87,7 @@ async def test_a_plain_call_is_passed_on_byte_for_byte(upstream: ScriptedUpstrea
     body = b'{ "choices": [],\n "x_new": [1.50, "\\u00e9"], "usage":{"prompt_tokens":3,"completion_tokens":4} }'
     head = b"HTTP/1.1 200 OK\r\nx-request-id: abc\r\ncontent-length: %d\r\n\r\n" % len(body)
     async with raw_server(answering(body, head=head)) as url:
-        wire = OpenAIWire("up", url, KEY)
+        wire = NativeWire("up", Address(url, KEY), OPENAI_SPEECHES)
         answer = await wire.send(dispatch())
         assert await answer.read() == body
         assert (answer.status, answer.streamed, answer.provider_request_id) == (200, False, "abc")
@@ -96,7 +97,7 @@ async def test_a_plain_call_is_passed_on_byte_for_byte(upstream: ScriptedUpstrea
 
 
 async def test_what_goes_up_is_built_by_the_gate(
-    upstream: ScriptedUpstream, wire: OpenAIWire, dispatch: Dispatching
+    upstream: ScriptedUpstream, wire: NativeWire, dispatch: Dispatching
 ) -> None:
     """The admitted limit, the catalogue's model and our key: nothing of the client's may replace them."""
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -131,7 +132,7 @@ async def test_what_goes_up_is_built_by_the_gate(
     "trace", ["00-zz", "00-" + "a" * 32 + "-" + "b" * 16 + "-01\r\nx-evil: 1", "", "x" * 5000]
 )
 async def test_a_traceparent_that_is_none_is_dropped(
-    upstream: ScriptedUpstream, wire: OpenAIWire, dispatch: Dispatching, trace: str
+    upstream: ScriptedUpstream, wire: NativeWire, dispatch: Dispatching, trace: str
 ) -> None:
     """Header injection begins with a value that nobody looked at."""
     await (await wire.send(dispatch(headers={"traceparent": trace}))).read()
@@ -140,7 +141,7 @@ async def test_a_traceparent_that_is_none_is_dropped(
 
 @pytest.mark.parametrize("asked", [STREAM, ASKING], ids=["usage not asked", "usage asked"])
 async def test_a_stream_always_asks_for_usage_and_shows_it_only_if_asked(
-    upstream: ScriptedUpstream, wire: OpenAIWire, dispatch: Dispatching, asked: dict[str, Any]
+    upstream: ScriptedUpstream, wire: NativeWire, dispatch: Dispatching, asked: dict[str, Any]
 ) -> None:
     """Code that reads `choices[0]` breaks on a usage chunk that it did not ask for."""
     answer = await wire.send(dispatch(asked))
@@ -174,7 +175,7 @@ async def test_a_stream_always_asks_for_usage_and_shows_it_only_if_asked(
 )
 async def test_every_way_of_reporting_usage(
     upstream: ScriptedUpstream,
-    wire: OpenAIWire,
+    wire: NativeWire,
     dispatch: Dispatching,
     usage: Any,
     expected: tuple[int, int],
@@ -193,7 +194,7 @@ async def test_every_way_of_reporting_usage(
 
 
 async def test_a_plain_answer_without_usage_is_estimated(
-    upstream: ScriptedUpstream, wire: OpenAIWire, dispatch: Dispatching
+    upstream: ScriptedUpstream, wire: NativeWire, dispatch: Dispatching
 ) -> None:
     """A silent zero would be a free call."""
     upstream.script(Script(usage="absent"))
@@ -239,7 +240,7 @@ async def test_a_stream_cut_at_every_byte_comes_out_the_same(dispatch: Dispatchi
             writer.write(b"0\r\n\r\n")
 
     async with raw_server(serve) as url:
-        wire = OpenAIWire("up", url, KEY)
+        wire = NativeWire("up", Address(url, KEY), OPENAI_SPEECHES)
         for cut in range(len(stream)):
             answer = await wire.send(dispatch(STREAM))
             out = await all_of(answer)
@@ -253,7 +254,7 @@ async def test_a_stream_cut_at_every_byte_comes_out_the_same(dispatch: Dispatchi
 
 
 async def test_an_end_without_done_stays_one(
-    upstream: ScriptedUpstream, wire: OpenAIWire, dispatch: Dispatching
+    upstream: ScriptedUpstream, wire: NativeWire, dispatch: Dispatching
 ) -> None:
     """A forged `[DONE]` would make a cut answer look whole."""
     upstream.script(Script(done=False))
@@ -263,7 +264,7 @@ async def test_an_end_without_done_stays_one(
 
 
 async def test_an_error_in_the_stream_is_passed_on_and_marks_the_attempt(
-    upstream: ScriptedUpstream, wire: OpenAIWire, dispatch: Dispatching
+    upstream: ScriptedUpstream, wire: NativeWire, dispatch: Dispatching
 ) -> None:
     """The client's library raises on it; the ledger must not call it a success."""
     upstream.script(Script(error_after=3))
@@ -277,7 +278,7 @@ async def test_an_error_in_the_stream_is_passed_on_and_marks_the_attempt(
 
 @pytest.mark.parametrize("breaks", ["close", "reset"])
 async def test_a_broken_stream_fails_with_the_best_evidence(
-    upstream: ScriptedUpstream, wire: OpenAIWire, dispatch: Dispatching, breaks: Any
+    upstream: ScriptedUpstream, wire: NativeWire, dispatch: Dispatching, breaks: Any
 ) -> None:
     """The provider bills what it produced; what was seen of it is known."""
     upstream.script(Script(breaks_after_bytes=1500, breaks=breaks, chunk_delay_s=0.002))
@@ -314,7 +315,7 @@ async def test_a_broken_stream_fails_with_the_best_evidence(
 @pytest.mark.parametrize("body", [{}, STREAM], ids=["plain", "stream"])
 async def test_what_brings_no_answer_is_a_failure_of_its_kind(
     upstream: ScriptedUpstream,
-    wire: OpenAIWire,
+    wire: NativeWire,
     dispatch: Dispatching,
     script: Script,
     kind: str,
@@ -338,7 +339,7 @@ async def test_what_brings_no_answer_is_a_failure_of_its_kind(
 
 async def test_nobody_listening_is_unsent(dispatch: Dispatching) -> None:
     """What never left costs nothing and may be tried elsewhere."""
-    wire = OpenAIWire("up", "http://127.0.0.1:9/v1", KEY)
+    wire = NativeWire("up", Address("http://127.0.0.1:9/v1", KEY), OPENAI_SPEECHES)
     with pytest.raises(UpstreamFailed) as caught:
         await wire.send(dispatch())
     assert (caught.value.kind, caught.value.error_type) == ("unsent", "upstream_unreachable")
@@ -349,7 +350,7 @@ async def test_a_silent_upstream_times_out_by_its_three_deadlines(
     upstream: ScriptedUpstream, dispatch: Dispatching
 ) -> None:
     """Every wait has a deadline: for the first byte, and between two reads."""
-    wire = OpenAIWire("up", upstream.url, KEY, Timeouts(1.0, 0.1, 0.05))
+    wire = NativeWire("up", Address(upstream.url, KEY), OPENAI_SPEECHES, Timeouts(1.0, 0.1, 0.05))
     upstream.script(Script(head_delay_s=5.0))
     with pytest.raises(UpstreamFailed) as caught:
         await wire.send(dispatch())
@@ -363,7 +364,7 @@ async def test_a_silent_upstream_times_out_by_its_three_deadlines(
 
 
 async def test_abort_wakes_whoever_waits(
-    upstream: ScriptedUpstream, wire: OpenAIWire, dispatch: Dispatching
+    upstream: ScriptedUpstream, wire: NativeWire, dispatch: Dispatching
 ) -> None:
     """A drain that took too long must end at once, and settle."""
     upstream.script(Script(chunk_delay_s=0.5))
@@ -379,7 +380,7 @@ async def test_abort_wakes_whoever_waits(
 
 
 async def test_a_cancelled_send_leaves_no_connection_open(
-    upstream: ScriptedUpstream, wire: OpenAIWire, dispatch: Dispatching
+    upstream: ScriptedUpstream, wire: NativeWire, dispatch: Dispatching
 ) -> None:
     """A leaked connection per disconnect exhausts the file descriptors."""
     upstream.hold()
@@ -415,7 +416,7 @@ async def test_connections_are_used_again(dispatch: Dispatching) -> None:
             writer.write(b"0\r\n\r\n")
 
     async with raw_server(serve) as url:
-        wire = OpenAIWire("up", url, KEY)
+        wire = NativeWire("up", Address(url, KEY), OPENAI_SPEECHES)
         for _ in range(3):
             await all_of(await wire.send(dispatch(STREAM)))
             await asyncio.sleep(0.03)
@@ -427,11 +428,11 @@ async def test_answers_beyond_the_bound_are_dropped(
     dispatch: Dispatching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hostile upstream must not be able to fill the memory."""
-    monkeypatch.setattr("proxy.providers.openai_answers.BODY_BYTES_MAX", 1000)
+    monkeypatch.setattr("proxy.providers.native_answers.BODY_BYTES_MAX", 1000)
     body = b'{"a":"' + b"x" * 2000 + b'"}'
     head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body)
     async with raw_server(answering(body, head=head)) as url:
-        wire = OpenAIWire("up", url, KEY)
+        wire = NativeWire("up", Address(url, KEY), OPENAI_SPEECHES)
         with pytest.raises(UpstreamFailed) as caught:
             await (await wire.send(dispatch())).read()
         assert caught.value.error_type == "upstream_unreadable"
@@ -461,7 +462,7 @@ GARBAGE = [
 async def test_garbage_never_breaks_the_gate(dispatch: Dispatching, garbage: bytes) -> None:
     """Whatever an upstream sends, the attempt ends with a usage that can be settled."""
     async with raw_server(answering(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', garbage)) as url:
-        wire = OpenAIWire("up", url, KEY)
+        wire = NativeWire("up", Address(url, KEY), OPENAI_SPEECHES)
         answer = await wire.send(dispatch(STREAM))
         out = b"".join(await all_of(answer))
         assert out.startswith(b'data: {"choices"')
@@ -472,7 +473,7 @@ async def test_garbage_never_breaks_the_gate(dispatch: Dispatching, garbage: byt
 async def test_not_http_at_all_is_a_failure(dispatch: Dispatching) -> None:
     """A wrong port answers in its own language; its bytes must not be echoed."""
     async with raw_server(answering(head=b"SSH-2.0-OpenSSH\r\n\r\n")) as url:
-        wire = OpenAIWire("up", url, KEY)
+        wire = NativeWire("up", Address(url, KEY), OPENAI_SPEECHES)
         with pytest.raises(UpstreamFailed) as caught:
             await wire.send(dispatch())
         assert caught.value.kind == "unknown"
@@ -480,7 +481,7 @@ async def test_not_http_at_all_is_a_failure(dispatch: Dispatching) -> None:
         await wire.close()
 
 
-async def test_what_cannot_be_serialised_is_the_requests_fault(wire: OpenAIWire, dispatch: Dispatching) -> None:
+async def test_what_cannot_be_serialised_is_the_requests_fault(wire: NativeWire, dispatch: Dispatching) -> None:
     """A number beyond 64 bits must be a 400 and not a crash."""
     with pytest.raises(UpstreamFailed) as caught:
         await wire.send(dispatch({"seed": 1 << 70}))
@@ -499,12 +500,12 @@ async def test_what_cannot_be_serialised_is_the_requests_fault(wire: OpenAIWire,
 def test_a_bad_address_or_key_is_refused_at_the_start(base_url: str, key: str) -> None:
     """Better at start than with the first customer."""
     with pytest.raises(ValueError, match=r"upstream|header") as caught:
-        OpenAIWire("up", base_url, key)
+        NativeWire("up", Address(base_url, key), OPENAI_SPEECHES)
     assert "pw" not in str(caught.value)
 
 
 def test_without_a_key_it_is_not_configured() -> None:
     """The gate starts all the same and says so."""
-    assert not OpenAIWire("up", "https://x/v1", None).configured
-    assert not OpenAIWire("up", "https://x/v1", "").configured
-    assert OpenAIWire("up", "https://x/v1", None, keyless=True).configured
+    assert not NativeWire("up", Address("https://x/v1", None), OPENAI_SPEECHES).configured
+    assert not NativeWire("up", Address("https://x/v1", ""), OPENAI_SPEECHES).configured
+    assert NativeWire("up", Address("https://x/v1", None), OPENAI_SPEECHES, keyless=True).configured

@@ -58,6 +58,7 @@ TABLE: list[tuple[Refusal, int, str, str, dict[str, str]]] = [
         "rate_limit_exceeded",
         {"retry-after": "60"},
     ),
+    (Refusal("feature_not_allowed", "m", 403), 403, "permission_error", "feature_not_allowed", {}),
     (Refusal("request_too_large", "m", 400), 400, "invalid_request_error", "request_too_large", {}),
     (
         Refusal("gate_unavailable", "m", 503),

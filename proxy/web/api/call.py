@@ -22,7 +22,7 @@ SLICE_BYTES = 1 << 17
 
 
 class HttpCall:
-    """One request. `target` is the raw path without its query; `endpoint` the same, as the ports name it."""
+    """One request. `endpoint` is the raw path without its `query`."""
 
     __slots__ = (
         "_act",
@@ -37,6 +37,7 @@ class HttpCall:
         "headers",
         "keeps",
         "method",
+        "query",
         "request_id",
         "secret",
     )
@@ -49,7 +50,7 @@ class HttpCall:
         self._payload = payload
         self.request_id = request_id
         self.method = request.method
-        self.endpoint = request.path.partition("?")[0]
+        self.endpoint, _, self.query = request.path.partition("?")
         self.headers: Mapping[str, str] = request.headers
         self.secret = _secret(request)
         self.gone = False

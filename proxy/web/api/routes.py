@@ -9,9 +9,10 @@ from urllib.parse import unquote
 import orjson
 
 from proxy.domain.refusals import Refusal, Refused
+from proxy.domain.requests import READERS
 from proxy.gateway.ports import Call
 from proxy.web.api.call import HttpCall
-from proxy.web.errors import fault_response
+from proxy.web.errors import fault_response, wire_of
 
 Handler = Callable[[HttpCall], Awaitable[None]]
 Journey = Callable[[Call], Awaitable[None]]
@@ -39,7 +40,7 @@ class Routes:
         self._catalogue = catalogue
         self._not_ready = not_ready
         self._table: dict[str, Mapping[str, Handler]] = {
-            "/v1/chat/completions": {"POST": journey},
+            **{endpoint: {"POST": journey} for endpoint in READERS},
             "/v1/models": {"GET": self._models},
             "/v1/entitlements": {"GET": self._entitlements},
             "/healthz": {"GET": self._health},
@@ -54,7 +55,8 @@ class Routes:
         methods = self._table.get(path)
         if methods is None:
             if not path.startswith(MODEL) or len(path) == len(MODEL):
-                await call.answer(*fault_response(404, "unknown_url", self._unknown(), call.request_id))
+                wire = wire_of(path)
+                await call.answer(*fault_response(404, "unknown_url", self._unknown(), call.request_id, wire))
                 return
             methods = self._model_methods
         handler = methods.get(call.method)
@@ -63,7 +65,10 @@ class Routes:
             return
         allowed = ", ".join(methods)
         message = f"This path takes {allowed} only."
-        await call.answer(*fault_response(405, "method_not_allowed", message, call.request_id, allow=allowed))
+        response = fault_response(
+            405, "method_not_allowed", message, call.request_id, wire_of(path), allow=allowed
+        )
+        await call.answer(*response)
 
     def _unknown(self) -> str:
         return f"There is nothing at this path. Known: {self._known}."

@@ -1,9 +1,13 @@
-"""Answers on the OpenAI wire, passed through byte for byte while their usage is read."""
+"""Answers of a native wire, passed through byte for byte while their usage is read: what all endpoints share.
+
+An endpoint's own answers say what its usage looks like, which events end its stream, and how it fails or is cut
+short in its own words.
+"""
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -13,24 +17,12 @@ from proxy.domain.usage import Usage
 from proxy.gateway.ports import UpstreamFailed
 from proxy.providers.connections import Exchange, Head
 from proxy.providers.delivered import Delivered, estimated
-from proxy.providers.endings import DONE, common_of, evidence, length_events
-from proxy.providers.events import WholeEvents, data_of, split
+from proxy.providers.events import WholeEvents
 from proxy.providers.upstream_errors import error_in_answer, request_id_of
-from proxy.providers.usage_readers import read_chat_usage
 from proxy.telemetry.failpoints import reach
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
 MODEL_CHARACTERS_MAX = 256
-
-# `"usage":null` stands in every chunk of a stream that was asked for usage. Inside text the quotes are escaped.
-_USAGE = re.compile(rb'"usage"\s*:\s*[^\sn]')
-_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
-
-
-def error_event(message: str, code: str) -> bytes:
-    """OpenAI's own way of failing a stream that has begun."""
-    error = {"message": message, "type": "upstream_error", "param": None, "code": code}
-    return b"data: %b\n\n" % orjson.dumps({"error": error})
 
 
 class PlainAnswer:
@@ -50,20 +42,28 @@ class PlainAnswer:
         self._exchange = exchange
         self._ask = ask
 
+    def _is_error(self, said: Mapping[str, Any]) -> bool:
+        """Whether the body is an error under a status of 2xx, as some aggregators send it."""
+        return bool(said.get("error"))
+
+    def _usage(self, said: Mapping[str, Any]) -> Usage | None:
+        """What the body reports; None if it reports nothing."""
+        raise NotImplementedError
+
     async def read(self) -> bytes:
         """The body; `usage` is set then. Raises `UpstreamFailed`."""
         body = await self._exchange.whole(BODY_BYTES_MAX)
-        said = _object(body)
+        said = json_object(body)
         if said is None:
             message = "The model's provider answered with something that is no JSON object."
             raise UpstreamFailed(
                 "unknown", "upstream_unreadable", message, provider_request_id=self.provider_request_id
             )
-        if said.get("error") and not said.get("choices"):
+        if self._is_error(said):
             raise error_in_answer(said, self.status, self._headers)
         model = said.get("model")
         self.model_served = model[:MODEL_CHARACTERS_MAX] if isinstance(model, str) else None
-        self.usage = read_chat_usage(said.get("usage"))
+        self.usage = self._usage(said)
         reach("usage_seen")
         if self.usage is None:
             delivered = Delivered()
@@ -81,17 +81,17 @@ class PlainAnswer:
         return self.usage.output_tokens if self.usage else 0
 
     def error_event(self, message: str, code: str) -> bytes:
-        return error_event(message, code)
+        raise TypeError("a plain answer has no events; read() it")
 
     def abort(self) -> None:
         self._exchange.drop()
 
 
 class StreamedAnswer:
-    """A stream of events, each passed on whole. `[DONE]` is held back in `tail`; what follows it is ignored.
+    """A stream of events, each passed on whole, the wire's own ending held back in `tail`.
 
-    The chunk that carries nothing but the usage is taken out unless the client asked for it. The last report
-    wins: some upstreams send running totals. A stream that ends without `[DONE]` keeps doing so.
+    An endpoint's stream looks for what matters in `_read_events`: it sets `usage` and `failed`, calls `_finish`
+    with the wire's ending when that has come, and returns what is to be forwarded before it.
     """
 
     streamed = True
@@ -103,13 +103,20 @@ class StreamedAnswer:
         self.usage: Usage | None = None
         self.tail = b""
         self.failed = False
-        self._first = b""
-        self._newest = b""
         self._exchange = exchange
         self._ask = ask
         self._events = WholeEvents()
         self._delivered = Delivered()
         self._ended = False
+
+    def _read_events(self, whole: bytes) -> bytes:
+        """Whole events in, what is to be forwarded of them out. Called for every read: no parsing in vain."""
+        raise NotImplementedError
+
+    @property
+    def model_served(self) -> str | None:
+        """What the provider calls the model that really answered."""
+        raise NotImplementedError
 
     async def read(self) -> bytes:
         raise TypeError("a streamed answer has no body; take its events by next()")
@@ -135,28 +142,14 @@ class StreamedAnswer:
                 return whole
         return None
 
-    @property
-    def model_served(self) -> str | None:
-        found = _MODEL.search(self._first)
-        return found.group(1).decode("utf-8", "replace") if found else None
-
     def observed_output_tokens(self) -> int:
         return self._delivered.tokens()
 
     async def end_by_length(self) -> bytes:
-        """See `Answer`. A usage that has come stands, unless more was delivered than it tells of."""
-        finished = self._delivered.finished()
-        over = self._ended or self.failed or len(finished) >= self._ask.choices
-        if over or self._events.passing:
-            return b""
-        self._ended = True
-        self._exchange.drop()
-        self.usage = evidence(self.usage, self._ask, self._delivered)
-        self.tail = DONE
-        return length_events(common_of(self._newest), self._ask, finished, self.usage)
+        raise NotImplementedError
 
     def error_event(self, message: str, code: str) -> bytes:
-        return error_event(message, code)
+        raise NotImplementedError
 
     def abort(self) -> None:
         self._exchange.drop()
@@ -167,44 +160,10 @@ class StreamedAnswer:
             return whole[:unread] + (self._read_events(whole[unread:]) if unread < len(whole) else b"")
         return self._read_events(whole)
 
-    def _read_events(self, whole: bytes) -> bytes:
-        """Looks for what matters by a search of bytes, and parses only where it is found."""
-        if not self._first:
-            self._first = whole
-        if b"[DONE]" in whole or b'"error"' in whole or (b'"usage"' in whole and _USAGE.search(whole)):
-            whole = self._sift(whole)
-        self._newest = whole
-        self._delivered.add(whole)
-        return whole
-
-    def _sift(self, whole: bytes) -> bytes:
-        kept = []
-        for event in split(whole):
-            if self._forwards(event):
-                kept.append(event)
-            if self._ended:
-                break
-        return b"".join(kept)
-
-    def _forwards(self, event: bytes) -> bool:
-        data = data_of(event)
-        if data.strip() == b"[DONE]":
-            self.tail = event
-            self._ended = True
-            return False
-        if b'"error"' not in data and not _USAGE.search(data):
-            return True
-        said = _object(data)
-        if said is None:
-            return True
-        if said.get("error"):
-            self.failed = True
-        report = said.get("usage")
-        if report is None:
-            return True
-        self.usage = read_chat_usage(report) or self.usage
-        reach("usage_seen")
-        return bool(said.get("choices") or said.get("error") or self._ask.usage_asked)
+    def _finish(self, tail: bytes) -> None:
+        """The wire's ending has come; what follows it is ignored."""
+        self.tail = tail
+        self._ended = True
 
     def _conclude(self) -> None:
         self._ended = True
@@ -213,7 +172,7 @@ class StreamedAnswer:
             self.usage = estimated(self._ask, self._delivered)
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def json_object(body: bytes) -> dict[str, Any] | None:
     """A JSON object. What orjson refuses (NaN, numbers beyond a double) Python's reader may still take."""
     try:
         said = orjson.loads(body)

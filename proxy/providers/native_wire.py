@@ -1,0 +1,138 @@
+"""An upstream spoken to natively: the request re-serialised from the parsed body, the answer byte for byte.
+
+In: a `Dispatch`. Out: an `Answer`. URL, headers and key are the gate's alone; of a client's headers only those
+go upstream that the endpoint's reader has taken and checked. How an endpoint is spoken stands in a table of
+`Speech`, one per wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+
+from proxy.domain.asks import Ask, Endpoint
+from proxy.gateway.ports import Answer, Dispatch, UpstreamFailed
+from proxy.providers.connections import Exchange, Head, Timeouts, UpstreamConnections
+from proxy.providers.native_answers import PlainAnswer, StreamedAnswer
+from proxy.providers.upstream_errors import ERROR_BODY_BYTES_MAX, refusal_of
+
+ERROR_BODY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """How one endpoint is spoken: its path below the base URL, what is sent, and its answers."""
+
+    path: str
+    body: Callable[[Dispatch], dict[str, Any]]
+    plain: type[PlainAnswer]
+    streamed: type[StreamedAnswer] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an upstream is and how it wants to be asked.
+
+    `base_url` may have a query. `auth_header` carries the key: bare, but in `authorization`, where "Bearer"
+    stands before it. `query` and `headers` are the operator's own, sent with every request.
+    """
+
+    base_url: str
+    api_key: str | None
+    auth_header: str = "authorization"
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class NativeWire:
+    """An upstream that speaks the client's wire at each endpoint of `speeches`.
+
+    Without a key it is not `configured`, unless it needs none (`keyless`: a server of one's own).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        speeches: Mapping[Endpoint, Speech],
+        timeouts: Timeouts | None = None,
+        *,
+        keyless: bool = False,
+    ) -> None:
+        self.name = name
+        self.configured = keyless or bool(address.api_key)
+        self._api_key = address.api_key
+        self._speeches = speeches
+        self._connections = UpstreamConnections(address.base_url, _headers(address), timeouts or Timeouts())
+        self._query = urlencode(address.query)
+        self._heads = {endpoint: self._head("POST", each.path) for endpoint, each in speeches.items()}
+
+    def serves(self, endpoint: Endpoint) -> bool:
+        return endpoint in self._speeches
+
+    async def send(self, dispatch: Dispatch) -> Answer:
+        """Send and wait for the answer's head; raises `UpstreamFailed`."""
+        ask = dispatch.ask
+        speech = self._speeches[ask.endpoint]
+        start = self._head("POST", speech.path, ask.query) if ask.query else self._heads[ask.endpoint]
+        head, exchange = await self._connections.send(start, _serialised(speech.body(dispatch)), _lines(ask))
+        if not 200 <= head.code < 300:
+            raise await self._refusal(head, exchange)
+        if head.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            exchange.drop()
+            message = "The model's provider answered in an encoding that was not asked for."
+            raise UpstreamFailed("unknown", "upstream_unreadable", message)
+        if ask.streamed and speech.streamed is not None:
+            content_type = head.headers.get("content-type", "text/event-stream").lower()
+            if content_type.startswith("text/event-stream"):
+                return speech.streamed(head, exchange, ask)
+        return speech.plain(head, exchange, ask)
+
+    async def close(self) -> None:
+        await self._connections.close()
+
+    def _head(self, method: str, path: str, query: str = "") -> bytes:
+        queries = "&".join(each for each in (self._query, query) if each)
+        return self._connections.head(method, path, queries)
+
+    async def _refusal(self, head: Head, exchange: Exchange) -> UpstreamFailed:
+        try:
+            async with asyncio.timeout(ERROR_BODY_S):
+                body = await exchange.whole(ERROR_BODY_BYTES_MAX)
+        except (UpstreamFailed, TimeoutError):
+            body = b""
+        return refusal_of(head.code, head.headers, body, self._api_key)
+
+
+def _headers(address: Address) -> dict[str, str]:
+    headers = {
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "accept-encoding": "identity",
+        "user-agent": "faregate",
+        **{name.lower(): value for name, value in address.headers.items()},
+    }
+    if address.api_key:
+        name = address.auth_header.lower()
+        headers[name] = f"Bearer {address.api_key}" if name == "authorization" else address.api_key
+    return headers
+
+
+def _lines(ask: Ask) -> bytes:
+    """The client's headers that go upstream, as complete lines."""
+    if not ask.forward_headers:
+        return b""
+    return "".join([f"{name}: {value}\r\n" for name, value in ask.forward_headers.items()]).encode("ascii")
+
+
+def _serialised(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        message = "The body holds a number beyond 64 bits or text that is no Unicode, which cannot be sent on."
+        raise UpstreamFailed("unsent", "unsendable", message, status=400, blame="request") from None
