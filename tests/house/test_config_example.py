@@ -58,7 +58,10 @@ def test_every_setting_has_its_row_in_the_reference() -> None:
     expected = {}
     for section, values in defaults().items():
         if section == "upstreams":
-            values = {f"*.{name}": field.default for name, field in Upstream.model_fields.items()}
+            values = {
+                f"*.{name}": field.get_default(call_default_factory=True)
+                for name, field in Upstream.model_fields.items()
+            }
         expected.update({f"{section}.{key}": value for key, value in values.items()})
     assert [name for name, _ in rows] == list(expected)
     filled_in = ("upstreams.*.wire", "upstreams.*.base_url", "upstreams.*.provider")
