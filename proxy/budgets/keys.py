@@ -67,6 +67,8 @@ class ShardKeys:
     _rates: str = field(init=False)
     _holding: str = field(init=False)
     _done: str = field(init=False)
+    _responses: str = field(init=False)
+    _items: str = field(init=False)
 
     def __post_init__(self) -> None:
         tag = f"faregate:{{s{self.number}}}:"
@@ -99,5 +101,22 @@ class ShardKeys:
         """String, kept for an hour: `<state>|<input,output,cost_pico>|<charged amounts>|<disputed usages>`."""
         return self._done + ref
 
+    def response(self, customer_id: str, id: str) -> str:
+        """String, kept for 30 days: JSON `{"customer_id", "upstream", "upstream_model", "tokens"}` of a response
+        that an upstream keeps under this id."""
+        return f"{self._responses}{customer_id}/{id}"
 
-_PREFIXES = {"counters": "b", "_customers": "c", "_rates": "r", "_holding": "h", "_done": "done"}
+    def item(self, customer_id: str, id: str) -> str:
+        """As `response`, of an item of its output."""
+        return f"{self._items}{customer_id}/{id}"
+
+
+_PREFIXES = {
+    "counters": "b",
+    "_customers": "c",
+    "_rates": "r",
+    "_holding": "h",
+    "_done": "done",
+    "_responses": "response",
+    "_items": "item",
+}

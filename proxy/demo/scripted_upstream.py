@@ -1,4 +1,4 @@
-"""A real HTTP server that plays a model's provider: OpenAI chat completions and Anthropic messages.
+"""A real HTTP server that plays a model's provider: OpenAI's endpoints and Anthropic's messages.
 
 It answers with harmless words, reports its usage honestly and keeps its own list of calls; by scripts it
 delays, fails, lies about usage and breaks off. Tests and the demo use it in-process
@@ -23,9 +23,15 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from proxy.demo.canned_upstream import serve_canned
-from proxy.demo.scripted_wires import Chat, Chunk, Messages, Wire
-from proxy.demo.scripts import Script, prompt_tokens
+from proxy.demo.scripted_completions import Completions
+from proxy.demo.scripted_embeddings import Embeddings
+from proxy.demo.scripted_gemini import Gemini, asked
+from proxy.demo.scripted_messages import CountTokens, Messages
+from proxy.demo.scripted_responses import Responses
+from proxy.demo.scripted_wires import Chat, Chunk, Wire
+from proxy.demo.scripts import STALL_S, Script, prompt_tokens
 
+LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 BODY_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -64,7 +70,16 @@ class ScriptedUpstream:
         self._arrived = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._handler: web.Server | None = None
-        self._wires: dict[str, Wire] = {"/v1/chat/completions": Chat(), "/v1/messages": Messages()}
+        self._responses = Responses()
+        self._gemini = Gemini()
+        self._wires: dict[str, Wire] = {
+            "/v1/responses": self._responses,
+            "/v1/chat/completions": Chat(),
+            "/v1/completions": Completions(),
+            "/v1/embeddings": Embeddings(),
+            "/v1/messages": Messages(),
+            "/v1/messages/count_tokens": CountTokens(),
+        }
 
     @property
     def root_url(self) -> str:
@@ -112,15 +127,18 @@ class ScriptedUpstream:
         await self._server.wait_closed()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        wire = self._wires.get(request.path)
+        in_path = asked(request.path)
+        wire = self._gemini if in_path else self._wires.get(request.path)
+        if request.path.startswith("/v1/responses/"):
+            return await self._kept_response(request)
         if wire is None:
             return await self._control(request)
         try:
-            body = orjson.loads(await request.read())
+            body = {**orjson.loads(await request.read()), **(in_path or {})}
             model, streamed = body["model"], bool(body.get("stream"))
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             return _json(wire.error(400, "The body is not what this endpoint takes."), 400)
-        limit_field = next((name for name in ("max_completion_tokens", "max_tokens") if name in body), None)
+        limit_field = next((name for name in LIMIT_FIELDS if name in body), None)
         limit = body[limit_field] if limit_field else None
         call = Recorded(len(self.calls), request.path, model, streamed, limit, limit_field, prompt_tokens(body))
         call.headers, call.body = dict(request.headers), body
@@ -132,6 +150,19 @@ class ScriptedUpstream:
             call.status = 401
             return _json(wire.error(401, "Incorrect API key provided."), 401)
         return await self._play(self._next_script(model), wire, call, request)
+
+    async def _kept_response(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = Recorded(len(self.calls), request.path, "", False, None, None, 0)
+        call.headers, call.body = dict(request.headers), {"method": request.method, "query": request.query_string}
+        self.calls.append(call)
+        if self._api_key is not None and _key_of(request) != self._api_key:
+            call.status = 401
+            return _json(self._responses.error(401, "Incorrect API key provided."), 401)
+        script = self._next_script("")
+        if script.status != 200:
+            return await self._play(script, self._responses, call, request)
+        call.status, body = self._responses.kept(request.method, request.path.rpartition("/")[2])
+        return _json(body, call.status)
 
     def _next_script(self, model: str) -> Script:
         for at, (script, left) in enumerate(self._scripts):
@@ -195,7 +226,9 @@ async def _send(
         response.content_length = sum(map(len, chunks))
     await response.prepare(request)
     left = script.breaks_after_bytes
-    for chunk in chunks:
+    for at, chunk in enumerate(chunks):
+        if script.stalls_after == at:
+            await asyncio.sleep(STALL_S)
         if script.chunk_delay_s:
             await asyncio.sleep(script.chunk_delay_s)
         if left is not None and left <= len(chunk):
@@ -224,7 +257,7 @@ def _break(request: web.BaseRequest, script: Script) -> None:
 
 def _key_of(request: web.BaseRequest) -> str | None:
     bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-    return bearer or request.headers.get("x-api-key")
+    return bearer or request.headers.get("x-api-key") or request.headers.get("x-goog-api-key")
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

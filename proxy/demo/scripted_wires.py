@@ -1,4 +1,4 @@
-"""The two wires that the scripted upstream speaks, as bytes: plain answers, streams and errors."""
+"""What the wires of the scripted upstream are to it, and OpenAI's chat completions as bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from proxy.demo.scripts import Script, chat_usage, messages_usage, prompt_tokens, words
+from proxy.demo.scripts import Script, chat_usage, prompt_tokens, words
 
 CREATED = 1_760_000_000
 
@@ -30,7 +30,7 @@ class Wire(Protocol):
     def error(self, status: int, message: str) -> bytes: ...
 
 
-def _length(script: Script, body: Mapping[str, Any]) -> tuple[int, bool]:
+def length_of(script: Script, body: Mapping[str, Any]) -> tuple[int, bool]:
     """Words of one choice, and whether the client's limit cut them off."""
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or script.output_tokens
     return min(limit, script.output_tokens), limit < script.output_tokens
@@ -76,14 +76,14 @@ class Chat:
 
         def chunk(index: int, delta: Mapping[str, Any], finish: str | None, tokens: int = 0) -> Chunk:
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-            return _event({**common, "choices": [choice], **spare}, tokens)
+            return as_event({**common, "choices": [choice], **spare}, tokens)
 
         content = None if script.tool_calls else ""
         for index in range(choices):
             yield chunk(index, {"role": "assistant", "content": content, "refusal": None}, None)
         for at, delta in enumerate(deltas):
             if script.error_after == at:
-                yield _event({"error": {"message": "As the script says.", "type": "server_error", "code": None}})
+                yield as_event({"error": {"message": "As the script says.", "type": "server_error", "code": None}})
                 return
             if asked and script.usage == "cumulative":
                 spare = {"usage": chat_usage(prompt_tokens(body), (at + 1) * choices)}
@@ -96,7 +96,7 @@ class Chat:
             yield chunk(index, {}, ending)
         if asked and usage is not None and script.usage not in ("on_choices", "cumulative"):
             for _ in range(2 if script.usage == "twice" else 1):
-                yield _event({**common, "choices": [], "usage": usage})
+                yield as_event({**common, "choices": [], "usage": usage})
         if script.done:
             yield Chunk(b"data: [DONE]\n\n")
 
@@ -116,7 +116,7 @@ class Chat:
 def _deltas(script: Script, body: Mapping[str, Any], order: int) -> tuple[list[dict[str, Any]], str]:
     """What one choice says, one delta for each output token, and its finish reason."""
     if not script.tool_calls:
-        count, cut = _length(script, body)
+        count, cut = length_of(script, body)
         return [{"content": word} for word in words(count, script.text)], "length" if cut else "stop"
     deltas = []
     for at, call in enumerate(script.tool_calls):
@@ -133,70 +133,6 @@ def _tool_call(call: Mapping[str, str], order: int, at: int) -> dict[str, Any]:
     return {"id": f"call_scripted{order}_{at}", "type": "function", "function": function}
 
 
-class Messages:
-    """Anthropic's messages."""
-
-    def made(self, script: Script, body: Mapping[str, Any]) -> int:
-        return _length(script, body)[0]
-
-    def plain(self, script: Script, body: Mapping[str, Any], order: int) -> bytes:
-        count, cut = _length(script, body)
-        answer = {
-            **self._message(script, body, order),
-            "content": [{"type": "text", "text": "".join(words(count, script.text))}],
-            "stop_reason": "max_tokens" if cut else "end_turn",
-        }
-        usage = self._usage(script, body, count)
-        return orjson.dumps(answer if usage is None else {**answer, "usage": usage})
-
-    def stream(self, script: Script, body: Mapping[str, Any], order: int) -> Iterator[Chunk]:
-        count, cut = _length(script, body)
-        message = {**self._message(script, body, order), "content": []}
-        usage = self._usage(script, body, count)
-        if usage is not None:
-            message["usage"] = {**usage, "output_tokens": 1}
-        yield _named({"type": "message_start", "message": message})
-        yield _named({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
-        for at, word in enumerate(words(count, script.text)):
-            if script.error_after == at:
-                error = {"type": "overloaded_error", "message": "As the script says."}
-                yield _named({"type": "error", "error": error})
-                return
-            delta = {"type": "text_delta", "text": word}
-            yield _named({"type": "content_block_delta", "index": 0, "delta": delta}, 1)
-        yield _named({"type": "content_block_stop", "index": 0})
-        ending: dict[str, Any] = {
-            "type": "message_delta",
-            "delta": {"stop_reason": "max_tokens" if cut else "end_turn", "stop_sequence": None},
-        }
-        if usage is not None:
-            ending["usage"] = {"output_tokens": usage.get("output_tokens")}
-        yield _named(ending)
-        if script.done:
-            yield _named({"type": "message_stop"})
-
-    def error(self, status: int, message: str) -> bytes:
-        kinds = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}
-        kind = kinds.get(status) or ("overloaded_error" if status == 529 else "api_error")
-        kind = "rate_limit_error" if status == 429 else kind
-        return orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
-
-    def _message(self, script: Script, body: Mapping[str, Any], order: int) -> dict[str, Any]:
-        return {
-            "id": f"msg_scripted{order}",
-            "type": "message",
-            "role": "assistant",
-            "model": script.model_served or body["model"],
-            "stop_reason": None,
-            "stop_sequence": None,
-        }
-
-    def _usage(self, script: Script, body: Mapping[str, Any], count: int) -> Mapping[str, Any] | None:
-        if not isinstance(script.usage, str):
-            return script.usage
-        return None if script.usage in ("absent", "null") else messages_usage(prompt_tokens(body), count)
-
-
 def _common(script: Script, body: Mapping[str, Any], order: int, kind: str) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-scripted{order}",
@@ -207,14 +143,7 @@ def _common(script: Script, body: Mapping[str, Any], order: int, kind: str) -> d
     }
 
 
-def _event(value: Mapping[str, Any], tokens: int = 0) -> Chunk:
+def as_event(value: Mapping[str, Any], tokens: int = 0) -> Chunk:
     chunk = Chunk(b"data: " + orjson.dumps(value) + b"\n\n")
-    chunk.tokens = tokens
-    return chunk
-
-
-def _named(value: Mapping[str, Any], tokens: int = 0) -> Chunk:
-    name = str(value["type"]).encode()
-    chunk = Chunk(b"event: " + name + b"\ndata: " + orjson.dumps(value) + b"\n\n")
     chunk.tokens = tokens
     return chunk

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 OUTPUT_TOKENS = 12
+STALL_S = 5.0
 
 _TEXT = (
     "A gate stands where the road meets the river and everyone who passes is counted once by a keeper who "
@@ -23,11 +24,12 @@ class Script:
     """One kind of answer, for `times` requests (0: for good) to `model` (None: to any).
 
     `text` is what it says over and over, word by word, instead of the harmless words; `tool_calls` (each `name`
-    and `arguments`, a string) come instead of a text. `usage` is a way of reporting it, or the very object to
-    report. `body` replaces the answer's body, and
+    and `arguments`, a string) come instead of a text; `reasoning` is thought before it, where the wire has words
+    for that. `usage` is a way of reporting it, or the very object to report. `body` replaces the answer's body, and
     `events` those of a stream, byte for byte. `error_after` puts an error event after that many words.
     `breaks_after_bytes` ends the connection in the middle of the body (0: before the head), by a close or a
-    reset. `done` False leaves `[DONE]` out. Delays are in seconds.
+    reset. `stalls_after` says nothing more after that many chunks of a stream, for `STALL_S`. `done` False leaves
+    `[DONE]` out. Delays are in seconds.
     """
 
     model: str | None = None
@@ -40,6 +42,7 @@ class Script:
     output_tokens: int = OUTPUT_TOKENS
     text: str | None = None
     tool_calls: Sequence[Mapping[str, str]] = ()
+    reasoning: str | None = None
     model_served: str | None = None
     usage: Reports | Mapping[str, Any] = "honest"
     head_delay_s: float = 0.0
@@ -47,6 +50,7 @@ class Script:
     error_after: int | None = None
     breaks_after_bytes: int | None = None
     breaks: Literal["close", "reset"] = "close"
+    stalls_after: int | None = None
     done: bool = True
 
     @classmethod
@@ -65,8 +69,8 @@ def words(count: int, text: str | None = None) -> list[str]:
 
 
 def prompt_tokens(body: Mapping[str, Any]) -> int:
-    """About one token a word, over all texts of the messages (and Anthropic's system prompt)."""
-    return max(1, _count([body.get("messages"), body.get("system")]))
+    """About one token a word, over all texts that a body gives to read; a token sent as such is one."""
+    return max(1, _count([body.get(name) for name in ("messages", "system", "prompt", "input", "instructions")]))
 
 
 def _count(value: Any) -> int:
@@ -76,7 +80,7 @@ def _count(value: Any) -> int:
         return sum(_count(each) for each in value)
     if isinstance(value, dict):
         return _count(value.get("content")) + _count(value.get("text"))
-    return 0
+    return 1 if isinstance(value, int) else 0
 
 
 def chat_usage(given: int, made: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Endpoint = Literal[
@@ -48,11 +48,13 @@ class Ask:
     message, tool and modality (reservation.md 3.6). `input_estimate` is a plain guess, used only where an
     estimate is recorded as one. `output_limit` is the client's own limit for one choice, None if it set
     none; `choices` multiplies it. `generates` is false where there is no output at all (embeddings, counting
-    tokens): `output_limit` is 0 then. `unknown_fields` are top-level fields that the gate has no word for.
+    tokens): `output_limit` is 0 then. `inputs` says how many texts there are that each may fill the model's
+    context by itself (to embed, to complete). `unknown_fields` are top-level fields that the gate has no word for.
 
     `counts_request` is false for what is no use of a model (counting tokens), which the meter `requests`
     leaves out. `extras` are the fields that only a plan's feature allows. `previous_response_id` continues a
-    response that the provider has kept. `forward_headers` are the client's headers that go upstream, lower-case
+    response that the provider has kept; `stored_items` are ids of what it has kept besides, each with whether the
+    request hangs on it. `forward_headers` are the client's headers that go upstream, lower-case
     names, each allowed by name and checked; `query` is what of the client's query goes upstream, mostly empty.
     """
 
@@ -73,6 +75,8 @@ class Ask:
     previous_response_id: str | None = None
     forward_headers: Mapping[str, str] | None = None
     query: str = ""
+    inputs: int = 1
+    stored_items: Mapping[str, bool] = field(default_factory=dict)
 
     def prompt(self) -> list[Any]:
         """The parts of the body that are content, for telling what somebody else quotes of them."""

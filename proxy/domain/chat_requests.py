@@ -25,11 +25,13 @@ from proxy.domain.request_parts import (
     TOOLS_MAX,
     Effect,
     Size,
+    check_logit_bias,
     flag,
     forwarded,
     json_text,
     read_model,
     unknown_fields,
+    usage_asked,
     whole,
 )
 from proxy.domain.usage import TOKENS_MAX
@@ -83,7 +85,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 
 MESSAGES_MAX = 2_000
 CHOICES_MAX = 16
-LOGIT_BIASES_MAX = 1_024
 
 
 def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Callable[[str], str]) -> Ask:
@@ -102,17 +103,14 @@ def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Cal
     for name in ("tool_choice", "function_call", "response_format", *unknown):
         if body.get(name) is not None:
             size.add(body[name])
-    if (biases := body.get("logit_bias")) is not None and (
-        type(biases) is not dict or len(biases) > LOGIT_BIASES_MAX
-    ):
-        raise bad_value("logit_bias", f"it must be an object of at most {LOGIT_BIASES_MAX} tokens")
+    check_logit_bias(body)
     constants = TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE * len(body["messages"]) + TOKENS_PER_TOOL * tools
     return Ask(
         endpoint="/v1/chat/completions",
         model=model,
         body=body,
         streamed=streamed,
-        usage_asked=_usage_asked(body, streamed),
+        usage_asked=usage_asked(body, streamed),
         output_limit=_output_limit(body),
         choices=whole(body, "n", CHOICES_MAX) or 1,
         input_bound=size.text + size.image_tokens + constants,
@@ -241,17 +239,6 @@ def _tool(tool: dict[str, Any], where: str) -> None:
     function = tool.get("function")
     if type(function) is not dict or type(function.get("name")) is not str:
         raise fault("invalid_value", f"'{where}.function' must be an object with a name.", f"{where}.function")
-
-
-def _usage_asked(body: dict[str, Any], streamed: bool) -> bool:
-    options = body.get("stream_options")
-    if options is None:
-        return False
-    if type(options) is not dict:
-        raise wrong_type("stream_options", "an object", options)
-    if not streamed:
-        raise bad_value("stream_options", "it is only allowed when 'stream' is true")
-    return flag(options, "include_usage", "stream_options.include_usage")
 
 
 def _output_limit(body: dict[str, Any]) -> int | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from proxy.domain.grants import Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +16,9 @@ class Identity:
     `revision` is the customer's: it advances with every change to the customer, its subscription, its
     agents or its secrets. `anchor_us` is where the subscription's windows are counted from (microseconds
     since 1970), in `timezone` (IANA). `expires_at_ms` is 0 for a secret that does not expire.
+
+    `grants` are the customer's, those that are over left out. `overrides` is a JSON object of what wins over its
+    plan: `{"features", "models", "budgets": {budget id: {…}}, "rate_limits", …}`, empty where nothing does.
     """
 
     customer_id: str
@@ -26,3 +32,5 @@ class Identity:
     timezone: str
     revision: int
     shard: int
+    grants: tuple[Grant, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from proxy.domain.pricing import Price
 
@@ -41,16 +41,28 @@ class Model:
 class Budget:
     """A limit on one meter over one window. `limit` counts the meter's unit; `cost_usd` in microdollars.
 
-    `window` is an ISO 8601 duration counted from the subscription's anchor, or "lifetime".
-    `models` None means every model counts.
+    `window` is an ISO 8601 duration counted from `anchor` (the subscription's, or the calendar), or "lifetime".
+    `models` None means every model counts. Calls without a user share one budget of those `per` user, and so do
+    all users beyond the first `users_max` of a window: inventing users mints nothing.
+
+    What goes beyond the limit: nothing if it is `hard`, but for `overage_limit`; anything if it is not. What a window
+    leaves over is carried into the next: min(rollover_max, max(left, rollover_min)). `alert_at` are thresholds in
+    percent of the limit ("80%") or in the meter's unit ("500000").
     """
 
     id: str
     meter: Meter
     limit: int
     window: str = "P1M"
-    per: Literal["customer", "agent"] = "customer"
+    per: Literal["customer", "agent", "user"] = "customer"
     models: frozenset[str] | None = None
+    anchor: Literal["subscription", "calendar"] = "subscription"
+    hard: bool = True
+    overage_limit: int = 0
+    rollover_max: int = 0
+    rollover_min: int = 0
+    users_max: int = 10_000
+    alert_at: tuple[str, ...] = ("80%", "95%", "100%")
 
     def counts(self, model_id: str) -> bool:
         return self.models is None or model_id in self.models
@@ -83,7 +95,11 @@ class DenialTexts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A named policy for customers, at one immutable version. `models` None means every model."""
+    """A named policy for customers, at one immutable version. `models` None means every model.
+
+    In `shadow` mode everything is decided and recorded, and nothing refused. `require_user`: a call must say for
+    which user it is. `on_store_failure` "open" lets calls through while Redis is away (only without any limits).
+    """
 
     id: str
     name: str
@@ -92,11 +108,14 @@ class Plan:
     budgets: tuple[Budget, ...] = ()
     rate_limits: RateLimits = RateLimits()
     denial: DenialTexts = DenialTexts()
-    features: dict[str, bool] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
     default_max_output_tokens: int | None = None
     min_output_tokens: int = 16
     on_exceed: Literal["refuse", "clamp"] = "refuse"
     hold: Literal["strict", "rolling"] = "strict"
+    mode: Literal["enforce", "shadow"] = "enforce"
+    require_user: bool = False
+    on_store_failure: Literal["closed", "open"] = "closed"
 
     def allows(self, model_id: str) -> bool:
         return self.models is None or model_id in self.models

@@ -60,17 +60,19 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     """One plan, its `version` included; without that key it is the plan's content."""
     return _shallow(plan) | {
         "models": _listed(plan.models),
-        "budgets": [_shallow(budget) | {"models": _listed(budget.models)} for budget in plan.budgets],
+        "budgets": [budget_document(budget) for budget in plan.budgets],
         "rate_limits": _shallow(plan.rate_limits),
         "denial": _shallow(plan.denial),
         "features": dict(sorted(plan.features.items())),
     }
 
 
+def budget_document(budget: Budget) -> dict[str, Any]:
+    return _shallow(budget) | {"models": _listed(budget.models), "alert_at": list(budget.alert_at)}
+
+
 def plan_from_document(document: Mapping[str, Any]) -> Plan:
-    budgets = (
-        _built(Budget, budget, models=_named(budget.get("models"))) for budget in document.get("budgets", ())
-    )
+    budgets = (budget_from_document(budget) for budget in document.get("budgets", ()))
     return _built(
         Plan,
         document,
@@ -80,6 +82,11 @@ def plan_from_document(document: Mapping[str, Any]) -> Plan:
         denial=_built(DenialTexts, document.get("denial", {})),
         features=dict(document.get("features", {})),
     )
+
+
+def budget_from_document(document: Mapping[str, Any]) -> Budget:
+    alert_at = {"alert_at": tuple(document["alert_at"])} if "alert_at" in document else {}
+    return _built(Budget, document, models=_named(document.get("models")), **alert_at)
 
 
 def _shallow(value: Any) -> dict[str, Any]:

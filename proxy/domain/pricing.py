@@ -11,7 +11,8 @@ from proxy.domain.usage import Usage
 class Price:
     """Picodollars per token of each part (and per request). `None`: that part's price is the plain one.
 
-    A cached token without a price of its own is charged as plain input: dearer, never forgotten.
+    A cached token without a price of its own is charged as plain input: dearer, never forgotten. The plain price
+    of what is written to the cache for an hour is that of a shorter time.
     """
 
     input: int
@@ -22,10 +23,12 @@ class Price:
     audio_output: int | None = None
     request: int = 0
     version: str = ""
+    cache_write_1h: int | None = None
 
     def dearest_input(self) -> int:
         """The price that no input token can exceed, whatever part it turns out to be."""
-        return max(self.input, self.cached_input or 0, self.cache_write or 0, self.audio_input or 0)
+        parts = (self.cached_input, self.cache_write, self.cache_write_1h, self.audio_input)
+        return max(self.input, *(part or 0 for part in parts))
 
     def dearest_output(self) -> int:
         return max(self.output, self.audio_output or 0)
@@ -35,12 +38,14 @@ def cost_pico(usage: Usage, price: Price) -> int:
     """The exact cost of what was used. The parts of the input are disjoint; reasoning is part of the output."""
     cached = price.input if price.cached_input is None else price.cached_input
     written = price.input if price.cache_write is None else price.cache_write
+    written_1h = written if price.cache_write_1h is None else price.cache_write_1h
     heard = price.input if price.audio_input is None else price.audio_input
     spoken = price.output if price.audio_output is None else price.audio_output
     return (
         usage.uncached_input_tokens * price.input
         + usage.cache_read_tokens * cached
-        + usage.cache_write_tokens * written
+        + (usage.cache_write_tokens - usage.cache_write_1h_tokens) * written
+        + usage.cache_write_1h_tokens * written_1h
         + usage.audio_input_tokens * heard
         + (usage.output_tokens - usage.audio_output_tokens) * price.output
         + usage.audio_output_tokens * spoken

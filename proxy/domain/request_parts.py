@@ -18,6 +18,7 @@ Effect = Literal["free", "bounds the input", "limits the output", "multiplies th
 
 MODEL_CHARACTERS_MAX = 256
 TOOLS_MAX = 512
+LOGIT_BIASES_MAX = 1_024
 
 # What a template may write around them, generously.
 TOKENS_PER_REQUEST = 16
@@ -87,6 +88,24 @@ def whole(holder: Mapping[str, Any], name: str, most: int, where: str | None = N
     if value > most:
         raise too_large(where, most, value)
     return value
+
+
+def usage_asked(body: Mapping[str, Any], streamed: bool) -> bool:
+    """Whether a stream of chunks shall report its usage to the client."""
+    options = body.get("stream_options")
+    if options is None:
+        return False
+    if type(options) is not dict:
+        raise wrong_type("stream_options", "an object", options)
+    if not streamed:
+        raise bad_value("stream_options", "it is only allowed when 'stream' is true")
+    return flag(options, "include_usage", "stream_options.include_usage")
+
+
+def check_logit_bias(body: Mapping[str, Any]) -> None:
+    biases = body.get("logit_bias")
+    if biases is not None and (type(biases) is not dict or len(biases) > LOGIT_BIASES_MAX):
+        raise bad_value("logit_bias", f"it must be an object of at most {LOGIT_BIASES_MAX} tokens")
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str] | None:

@@ -18,6 +18,7 @@ class Usage:
 
     `input_tokens` is all input, cache classes included, and equals the sum of its four disjoint parts;
     `output_tokens` is all output, and `reasoning_tokens` and `audio_output_tokens` are parts of it.
+    `cache_write_1h_tokens` are those of the cache writes that stay for an hour, at a price of their own.
     `raw` is the provider's own object with nothing but its numbers. `disputed` says that the report
     contradicted itself, or was beyond belief, and that the sane part of it was taken.
     """
@@ -29,6 +30,7 @@ class Usage:
     audio_input_tokens: int = 0
     reasoning_tokens: int = 0
     audio_output_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     source: UsageSource = "provider"
     disputed: bool = False
     raw: dict[str, Any] | None = field(default=None, compare=False)

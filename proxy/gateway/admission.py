@@ -20,6 +20,12 @@ class Trail:
     `charged_request` turns true once an attempt has been charged the request itself, which counts once.
     `tightened` has the input bounds that a tokenizer counted, by target. `usage`, `model_served` and `ttft_ms`
     are the newest attempt's, for the log.
+
+    `came_us` is when the request came, by the monotonic clock. `tried` are the candidates (model and target) that
+    were given up, `retries` counts those at the newest target, and `probe` is a target to which the next attempt
+    goes as its breaker's probe. `passed_over` says why the newest attempt is not at its model's first target.
+    `last_resort`: all candidates rest, so that one is tried in spite of its rest, unless that is an outage.
+    `pinned_upstream`: no other upstream will do, because only that one has kept what is asked for.
     """
 
     request_id: str
@@ -33,6 +39,13 @@ class Trail:
     usage: Usage = NOTHING_USED
     model_served: str = ""
     ttft_ms: int | None = None
+    came_us: int = 0
+    tried: tuple[tuple[str, Target], ...] = ()
+    retries: int = 0
+    probe: Target | None = None
+    passed_over: str | None = None
+    last_resort: bool = False
+    pinned_upstream: str | None = None
 
 
 @dataclass(slots=True)
@@ -41,7 +54,8 @@ class Admission:
 
     `bounds` and `holds` are what is held, which a rolling hold raises as the answer comes; `output_limit` is what
     is sent upstream, and larger than the bounds' only there. `event` is the part of the usage event that is known
-    by now. `ref` is `{request_id}:{attempt}`.
+    by now. `ref` is `{request_id}:{attempt}`. `started_us` is the admission; for `queued_us` after it the attempt
+    waited for its turn at the upstream.
     """
 
     ref: str
@@ -57,3 +71,4 @@ class Admission:
     event: dict[str, Any]
     started_us: int
     first_byte_us: int = 0
+    queued_us: int = 0

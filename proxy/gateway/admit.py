@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.domain.bounds import Bounds, affordable_output, amount
-from proxy.domain.policy import Model
+from proxy.domain.policy import Model, Target
 from proxy.domain.refusals import Refused
 from proxy.domain.reservations import (
     Closed,
@@ -32,6 +32,7 @@ from proxy.gateway.ports import DirectoryIncomplete, StoreAway
 from proxy.gateway.rolling import first_slice, rolls
 from proxy.gateway.settle import withdraw
 from proxy.gateway.standing import Standing
+from proxy.gateway.targets import next_target
 from proxy.telemetry.failpoints import reach
 
 # Each turn either admits, refuses, or has learned something new (a revision, a window, a smaller remainder).
@@ -39,47 +40,56 @@ from proxy.telemetry.failpoints import reach
 TURNS_MAX = 8
 
 
-async def admit(trail: Trail, standing: Standing, model_id: str, house: House) -> Admission:
-    """Hold what one attempt at `model_id` may use; raises `Refused`.
+async def admit(
+    trail: Trail, standing: Standing, model_id: str, house: House, only: Target | None = None
+) -> Admission:
+    """Hold what one attempt at `model_id` may use, at its next target or at `only` that one; raises `Refused`.
 
     The first attempt also passes the limits that count once per request.
     """
     output_limit: int | None = None
-    for _ in range(TURNS_MAX):
-        try:
-            model = entitled(standing, model_id, trail, house)
-            rolling = rolls(standing.plan, trail.ask)
-            whole = bound(standing, model, trail, None if rolling else output_limit)
-        except Refused as refused:
-            if not await _confirmed(standing, house):
+    target: Target | None = None
+    try:
+        for _ in range(TURNS_MAX):
+            try:
+                model = entitled(standing, model_id, trail)
+                target = next_target(model, trail, standing, house, only)
+                rolling = rolls(standing.plan, trail.ask)
+                whole = bound(standing, model, target, trail, None if rolling else output_limit)
+            except Refused as refused:
+                if not await _confirmed(standing, house):
+                    standing = await _refreshed(standing, house)
+                elif refused.refusal.reason != "request_too_large" or not await _tighten(trail, target, house):
+                    raise
+                continue
+            bounds = first_slice(whole, output_limit) if rolling else whole
+            reservation, event = _reservation(trail, standing, model, target, bounds, whole.tokens, house)
+            reply = await _reserve(reservation, event, house)
+            if type(reply) is Held:
+                return _admitted(
+                    trail, standing, model, target, bounds, whole.output_limit, reservation, reply, event, house
+                )
+            if isinstance(reply, Stale):
                 standing = await _refreshed(standing, house)
-            elif refused.refusal.reason != "request_too_large" or not await _tighten(
-                trail, standing, model_id, house
-            ):
-                raise
-            continue
-        bounds = first_slice(whole, output_limit) if rolling else whole
-        reservation, event = _reservation(trail, standing, model, bounds, whole.tokens, house)
-        reply = await _reserve(reservation, event, house)
-        if type(reply) is Held:
-            return _admitted(trail, standing, model, bounds, whole.output_limit, reservation, reply, event, house)
-        if isinstance(reply, Stale):
-            standing = await _refreshed(standing, house)
-        elif isinstance(reply, WindowPassed):
-            house.clock.store_said(reply.now_us)
-            standing.turn_windows(reply.now_us)
-        elif _may_hang_on_tokens(reply) and await _tighten(trail, standing, model_id, house):
-            continue
-        elif isinstance(reply, Exceeded):
-            output_limit = _smaller(reply, reservation, bounds, standing, trail)
-        elif isinstance(reply, Limited):
-            raise Refused(refuse.rate_limited(reply, standing.plan.rate_limits))
-        elif isinstance(reply, Closed | Finished | Full):
-            raise Refused(UNAVAILABLE)
-    raise Refused(UNAVAILABLE)
+            elif isinstance(reply, WindowPassed):
+                house.clock.store_said(reply.now_us)
+                standing.turn_windows(reply.now_us)
+            elif _may_hang_on_tokens(reply) and await _tighten(trail, target, house):
+                continue
+            elif isinstance(reply, Exceeded):
+                output_limit = _smaller(reply, reservation, bounds, standing, trail)
+            elif isinstance(reply, Limited):
+                raise Refused(refuse.rate_limited(reply, standing.plan.rate_limits))
+            elif isinstance(reply, Closed | Finished | Full):
+                raise Refused(UNAVAILABLE)
+        raise Refused(UNAVAILABLE)
+    except BaseException:
+        if trail.probe is not None:
+            house.rests.abandoned(trail)
+        raise
 
 
-def entitled(standing: Standing, model_id: str, trail: Trail, house: House) -> Model:
+def entitled(standing: Standing, model_id: str, trail: Trail) -> Model:
     """The model, if it exists and the plan grants it; raises `Refused` in the contract's order."""
     if standing.identity.status == "suspended":
         raise Refused(SUSPENDED)
@@ -97,22 +107,17 @@ def entitled(standing: Standing, model_id: str, trail: Trail, house: House) -> M
             raise Refused(refuse.model_unpriced(model_id))
         if trail.ask.unknown_fields:
             raise Refused(refuse.unknown_parameter(trail.ask.unknown_fields[0]))
-    upstream = model.targets[0].upstream
-    provider = house.providers.get(upstream)
-    if provider is None or not provider.configured:
-        raise Refused(refuse.upstream_not_configured(upstream))
-    if not provider.serves(trail.ask.endpoint):
-        raise Refused(refuse.endpoint_not_served(model_id, trail.ask.endpoint))
     return model
 
 
-def bound(standing: Standing, model: Model, trail: Trail, output_limit: int | None) -> Bounds:
+def bound(standing: Standing, model: Model, target: Target, trail: Trail, output_limit: int | None) -> Bounds:
     """The bounds of an attempt. `output_limit` is a smaller one found affordable on an earlier turn.
 
-    No provider takes more input than the model's context, so a bound never exceeds it.
+    No provider takes more than the model's context of one input, so a bound never exceeds that of all of them.
     """
     ask, plan = trail.ask, standing.plan
-    input_bound = min(trail.tightened.get(model.targets[0], ask.input_bound), model.context_tokens)
+    context_tokens = model.context_tokens * ask.inputs
+    input_bound = min(trail.tightened.get(target, ask.input_bound), context_tokens)
     limit = output_limit or ask.output_limit
     if not ask.generates:
         limit = 0
@@ -131,14 +136,20 @@ def bound(standing: Standing, model: Model, trail: Trail, output_limit: int | No
 
 
 def _reservation(
-    trail: Trail, standing: Standing, model: Model, bounds: Bounds, rate_tokens: int, house: House
+    trail: Trail,
+    standing: Standing,
+    model: Model,
+    target: Target,
+    bounds: Bounds,
+    rate_tokens: int,
+    house: House,
 ) -> tuple[Reservation, dict[str, Any]]:
     who = standing.identity
     counters = standing.counters(model.id, house.clock.store_now_us())
     if not bounds.requests:
         counters = tuple([counter for counter in counters if counter.budget.meter != "requests"])
     holds = tuple([Hold(counter, amount(counter.budget.meter, bounds)) for counter in counters])
-    event = records.opening(trail, standing, model, model.targets[0], holds)
+    event = records.opening(trail, standing, model, target, holds)
     reservation = Reservation(
         event["id"],
         who.customer_id,
@@ -159,6 +170,7 @@ def _admitted(
     trail: Trail,
     standing: Standing,
     model: Model,
+    target: Target,
     bounds: Bounds,
     output_limit: int,
     reservation: Reservation,
@@ -173,7 +185,7 @@ def _admitted(
         trail,
         standing,
         model,
-        model.targets[0],
+        target,
         bounds,
         output_limit,
         reservation.holds,
@@ -218,10 +230,9 @@ def _may_hang_on_tokens(reply: ReserveReply) -> bool:
     return isinstance(reply, Exceeded) or (isinstance(reply, Limited) and reply.limit == "tokens")
 
 
-async def _tighten(trail: Trail, standing: Standing, model_id: str, house: House) -> bool:
-    """Once per model, and only where a decision hangs on it: count the input's tokens instead of its bytes."""
-    target = standing.policy.models[model_id].targets[0]
-    if target in trail.tightened:
+async def _tighten(trail: Trail, target: Target | None, house: House) -> bool:
+    """Once per target, and only where a decision hangs on it: count the input's tokens instead of its bytes."""
+    if target is None or target in trail.tightened:
         return False
     bound = await house.tokenizers.bound(target, trail.ask)
     trail.tightened[target] = trail.ask.input_bound if bound is None else min(bound, trail.ask.input_bound)

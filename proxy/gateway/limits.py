@@ -15,6 +15,8 @@ def answer_headers(answer: Answer, admission: Admission) -> dict[str, str]:
         "faregate-model": admission.model.id,
         "faregate-attempts": str(admission.trail.attempts),
     }
+    if admission.trail.ask.endpoint.startswith("/v1/messages"):
+        headers["request-id"] = admission.trail.request_id
     if admission.trail.skipped:
         headers["faregate-fallbacks-skipped"] = ", ".join(admission.trail.skipped)
     limits, held = admission.standing.plan.rate_limits, admission.held

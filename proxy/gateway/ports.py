@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from proxy.domain.asks import Ask, Endpoint
 from proxy.domain.identity import Identity
@@ -168,6 +168,24 @@ class Meters(Protocol):
         """Something that an operator should look at, by a fixed short name."""
         ...
 
+    def retried(self, upstream: str, upstream_model: str, reason: str) -> None:
+        """An attempt is made at the same target again, `reason` being the failed one's `error_type`."""
+        ...
+
+    def rest(
+        self, upstream: str, upstream_model: str, to: Literal["rested", "probed", "closed"], reason: str = ""
+    ) -> None:
+        """A target's breaker has moved: it rests now, is tried with a probe, or is in service again."""
+        ...
+
+    def waiting(self, upstream: str, requests: int) -> None:
+        """So many requests wait for their turn at this upstream, by now."""
+        ...
+
+    def waited(self, upstream: str, outcome: str, wait_ms: int) -> None:
+        """A request waits no longer: its `turn` came, its client was `gone`, it was `late`, or all was `full`."""
+        ...
+
 
 class Denials(Protocol):
     """Counts refusals off the path; never waits, never fails."""
@@ -269,6 +287,61 @@ class Answer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptResponse:
+    """What an upstream keeps of an answer, by ids: the response, the items of its output that the model alone has
+    made, and those that also hold what the provider has gathered."""
+
+    id: str
+    made: tuple[str, ...] = ()
+    gathered: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """An `Answer` that may be kept by its upstream; `kept` is set once the answer has ended."""
+
+    kept: KeptResponse | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """Where something that an upstream keeps is to be found, and how many tokens of input it makes at most (None:
+    nobody knows)."""
+
+    upstream: str
+    upstream_model: str
+    tokens: int | None
+
+
+class StoredResponses(Protocol):
+    """Whose the responses are that upstreams keep, and their items. Every method may raise `StoreAway`."""
+
+    async def keep(
+        self,
+        shard: int,
+        customer_id: str,
+        responses: Mapping[str, StoredResponse],
+        items: Mapping[str, StoredResponse],
+    ) -> None:
+        """Write them down, by their ids, for as long as upstreams keep them."""
+        ...
+
+    async def find_response(self, shard: int, customer_id: str, id: str) -> StoredResponse | None:
+        """None if that customer has none of that id, whoever else may have."""
+        ...
+
+    async def find_items(
+        self, shard: int, customer_id: str, ids: Sequence[str]
+    ) -> Sequence[StoredResponse | None]:
+        """As `find_response`, of items, in the order of `ids`."""
+        ...
+
+    async def forget(self, shard: int, customer_id: str, id: str) -> None:
+        """The response is gone."""
+        ...
+
+
 class Provider(Protocol):
     """An upstream, spoken to in its wire, or in the client's by way of a translation."""
 
@@ -280,6 +353,10 @@ class Provider(Protocol):
 
     async def send(self, dispatch: Dispatch) -> Answer:
         """Send and wait for the answer's head; raises `UpstreamFailed`."""
+        ...
+
+    async def fetch(self, method: Literal["GET", "DELETE"], path: str, query: str) -> bytes:
+        """The body of a small JSON answer about something that the upstream keeps; raises `UpstreamFailed`."""
         ...
 
     async def close(self) -> None: ...

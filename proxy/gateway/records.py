@@ -40,8 +40,8 @@ def opening(
         "model": ask.model,
         "model_served": model.id,
         "upstream": target.upstream,
-        "fallback_from": trail.fallback_from,
-        "fallback_reason": trail.fallback_reason,
+        "fallback_from": trail.fallback_from or (model.id if trail.passed_over else None),
+        "fallback_reason": trail.fallback_reason or trail.passed_over,
         "kind": "terminal",
         "price_version": model.price.version if model.price else None,
         "held": held(holds),
@@ -115,6 +115,7 @@ def _price_list(price: Price) -> tuple[object, ...]:
         price.audio_output,
         price.request,
         price.version,
+        price.cache_write_1h,
     )
 
 

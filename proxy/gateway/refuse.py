@@ -18,6 +18,10 @@ from proxy.gateway.standing import Standing
 RETRY_AFTER_MAX_S = 60
 SHOWN_NAME_MAX = 80
 
+SATURATED = "The model's provider takes no more requests at once; nothing was sent. Please try again shortly."
+# Long enough for some of those who wait to be served, short enough that their slots do not stand empty.
+SATURATED_RETRY_S = 5
+
 
 def model_not_found(model_id: str) -> Refusal:
     return Refusal(
@@ -101,6 +105,51 @@ def upstream_not_configured(upstream: str) -> Refusal:
     )
 
 
+def no_target(model_id: str) -> Refusal:
+    return Refusal(
+        "upstream_not_configured",
+        f"No upstream of the model {_shown(model_id)} is left to be tried.",
+        503,
+        code="upstream_not_configured",
+        type="server_error",
+    )
+
+
+def kept_elsewhere() -> Refusal:
+    return Refusal(
+        "bad_request",
+        "What this request continues is kept by an upstream that does not serve this model.",
+        400,
+        code="invalid_value",
+        type="invalid_request_error",
+        param="previous_response_id",
+    )
+
+
+def upstream_resting(wait_us: int) -> Refusal:
+    wait_s = max(1, min(RETRY_AFTER_MAX_S, -(-wait_us // 1_000_000)))
+    return Refusal(
+        "upstream",
+        "The model's provider has failed again and again, so it is given a rest; nothing was sent."
+        f" Please try again in {_seconds(wait_s)}.",
+        503,
+        code="upstream_resting",
+        type="upstream_error",
+        retry_after_s=wait_s,
+    )
+
+
+def upstream_saturated() -> Refusal:
+    return Refusal(
+        "upstream",
+        SATURATED,
+        503,
+        code="upstream_saturated",
+        type="upstream_error",
+        retry_after_s=SATURATED_RETRY_S,
+    )
+
+
 def request_too_large(asked: int, per_minute: int) -> Refusal:
     return Refusal(
         "request_too_large",
@@ -127,10 +176,9 @@ def rate_limited(reply: Limited, limits: RateLimits) -> Refusal:
         "concurrent_requests": limits.concurrent_requests,
     }
     wait_s = max(1, min(RETRY_AFTER_MAX_S, -(-reply.wait_us // 1_000_000)))
-    wait = "1 second" if wait_s == 1 else f"{wait_s} seconds"
     return Refusal(
         "rate_limited",
-        LIMITED_SENTENCES[reply.limit].format(limit=by_name[reply.limit] or 0, wait=wait),
+        LIMITED_SENTENCES[reply.limit].format(limit=by_name[reply.limit] or 0, wait=_seconds(wait_s)),
         429,
         code="rate_limit_exceeded",
         type=reply.limit,
@@ -190,6 +238,10 @@ def upstream(failed: UpstreamFailed, skipped: Mapping[str, str] | None, prompt: 
         param=failed.param,
         retry_after_s=failed.retry_after_s if status in (429, 503) else None,
     )
+
+
+def _seconds(count: int) -> str:
+    return "1 second" if count == 1 else f"{count} seconds"
 
 
 def _shown(name: str) -> str:

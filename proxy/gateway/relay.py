@@ -10,22 +10,58 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from proxy.domain.usage import NOTHING_USED, Status, Usage
+from proxy.gateway import refuse
 from proxy.gateway.admission import Admission
 from proxy.gateway.house import House
 from proxy.gateway.limits import answer_headers
 from proxy.gateway.ports import Answer, Call, Dispatch, UpstreamFailed
+from proxy.gateway.responses import remember
 from proxy.gateway.rolling import RollingHold
 from proxy.gateway.settle import Charge, Ending, settle
+from proxy.gateway.targets import TARGET_SATURATED
+from proxy.gateway.turns import Turns
 from proxy.telemetry.failpoints import reach
 
+CLIENT_GONE = Ending("cancelled", "nothing", error_type="client_gone")
 BUDGET_SPENT = "budget_spent"
 """`error_type` of a stream that a rolling hold has ended: it succeeded, and is shorter than it might have been."""
 
 
-async def carry(admission: Admission, call: Call, house: House) -> UpstreamFailed | None:
+def carry(admission: Admission, call: Call, house: House) -> Awaitable[UpstreamFailed | None]:
     """Sends, passes on and settles. Returns the failure while nothing has reached the client, else None."""
+    turns = house.turns.get(admission.target.upstream) if house.turns else None
+    if turns is not None:
+        return _in_turn(turns, admission, call, house)
+    return _carry(admission, call, house)
+
+
+async def _in_turn(turns: Turns, admission: Admission, call: Call, house: House) -> UpstreamFailed | None:
+    """As `carry`, once a slot of the upstream is free, and in possession of it until the answer has ended."""
+    who = admission.standing
+    house.leases.begin(admission, _nothing_observed)
+    outcome, admission.queued_us = await turns.take(
+        who.identity.customer_id, who.plan.features.get("priority", False), call
+    )
+    admission.event["queued_ms"] = admission.queued_us // 1000
+    if outcome == "turn":
+        try:
+            return await _carry(admission, call, house)
+        finally:
+            turns.give_back()
+    house.rests.abandoned(admission.trail)
+    if outcome == "gone":
+        await settle(admission, CLIENT_GONE, house)
+        return None
+    await settle(admission, Ending("failed", "nothing", error_type=TARGET_SATURATED), house)
+    return UpstreamFailed(
+        "unsent", TARGET_SATURATED, refuse.SATURATED, status=503, retry_after_s=refuse.SATURATED_RETRY_S
+    )
+
+
+async def _carry(admission: Admission, call: Call, house: House) -> UpstreamFailed | None:
     if call.gone:
-        await settle(admission, Ending("cancelled", "nothing", error_type="client_gone"), house)
+        house.rests.abandoned(admission.trail)
+        await settle(admission, CLIENT_GONE, house)
         return None
     departure = _Departure(house)
     call.when_gone(departure.begin)
@@ -36,9 +72,13 @@ async def carry(admission: Admission, call: Call, house: House) -> UpstreamFaile
         await (_stream if answer.streamed else _plain)(answer, admission, call, house)
         return None
     except UpstreamFailed as failed:
+        if not call.gone:
+            house.rests.failed(admission.trail, admission.target, failed)
         await settle(admission, _failed(failed, call), house)
         return failed
     finally:
+        if admission.trail.probe is not None:
+            house.rests.abandoned(admission.trail)
         call.when_gone(None)
         departure.end()
         house.leases.end(admission.ref)
@@ -61,7 +101,10 @@ async def _plain(answer: Answer, admission: Admission, call: Call, house: House)
     body = await answer.read()
     reach("first_byte")
     admission.first_byte_us = house.clock.monotonic_us()
+    if house.rests:
+        house.rests.succeeded(admission.trail, admission.target)
     await settle(admission, _ended(answer, call), house)
+    await remember(answer, admission, house)
     reach("settled_before_last_byte")
     await call.answer(answer.status, answer_headers(answer, admission), body)
 
@@ -70,6 +113,8 @@ async def _stream(answer: Answer, admission: Admission, call: Call, house: House
     chunk = await answer.next()
     reach("first_byte")
     admission.first_byte_us = house.clock.monotonic_us()
+    if house.rests:
+        house.rests.answered(admission.trail, admission.target)
     await call.begin(answer.status, answer_headers(answer, admission))
     rolling = (
         RollingHold(admission, answer, house) if admission.output_limit > admission.bounds.output_limit else None
@@ -83,6 +128,8 @@ async def _stream(answer: Answer, admission: Admission, call: Call, house: House
                 cut_short = await answer.end_by_length()
             chunk = await answer.next()
     except UpstreamFailed as failed:
+        if not call.gone:
+            house.rests.failed(admission.trail, admission.target, failed)
         await settle(admission, _broken(failed, answer, call), house)
         await call.write(
             answer.error_event("The upstream broke off in the middle of its answer.", failed.error_type)
@@ -92,9 +139,16 @@ async def _stream(answer: Answer, admission: Admission, call: Call, house: House
     ending = _ended(answer, call)
     if cut_short:
         ending.error_type = BUDGET_SPENT
+    if house.rests and not answer.failed:
+        house.rests.succeeded(admission.trail, admission.target)
     await settle(admission, ending, house)
+    await remember(answer, admission, house)
     reach("settled_before_last_byte")
     await call.end(cut_short + answer.tail)
+
+
+def _nothing_observed() -> int:
+    return 0
 
 
 def _ended(answer: Answer, call: Call) -> Ending:

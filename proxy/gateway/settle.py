@@ -67,7 +67,7 @@ async def settle(admission: Admission, ending: Ending, house: House) -> None:
 def _note(admission: Admission, ending: Ending, house: House) -> None:
     usage, model, trail = ending.usage, admission.model, admission.trail
     first_us = admission.first_byte_us
-    trail.ttft_ms = (first_us - admission.started_us) // 1000 if first_us else None
+    trail.ttft_ms = (first_us - admission.started_us - admission.queued_us) // 1000 if first_us else None
     trail.usage, trail.model_served = usage, model.id
     house.meters.attempt(
         admission.target.upstream,
@@ -158,13 +158,14 @@ def _times(admission: Admission, house: House) -> dict[str, int | None]:
     finished_us = house.clock.monotonic_us()
     took_us = finished_us - admission.started_us
     first = admission.first_byte_us - admission.started_us if admission.first_byte_us else None
-    admitted_at = admission.held.now_us
+    admitted_at, queued_us = admission.held.now_us, admission.queued_us
     return {
         "admitted_at": admitted_at,
         "first_byte_at": None if first is None else admitted_at + first,
         "finished_at": admitted_at + took_us,
-        "latency_ms": took_us // 1000,
-        "ttft_ms": None if first is None else first // 1000,
+        # From when it was sent: what it had waited before is `queued_ms`.
+        "latency_ms": (took_us - queued_us) // 1000,
+        "ttft_ms": None if first is None else (first - queued_us) // 1000,
     }
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Literal
+from difflib import get_close_matches
+from typing import Any, Literal
 
 from proxy.domain.denials import template_faults
+from proxy.domain.features import GATE_FEATURES
 from proxy.domain.money import microusd
 from proxy.domain.policy import ATTEMPT_METERS, Budget, DenialTexts, Plan, RateLimits
 from proxy.domain.windows import check_window
@@ -59,10 +61,34 @@ def _models(
     return frozenset(names)
 
 
-def _features(table: Table) -> dict[str, bool]:
-    table.only("priority", False)
+def _features(table: Table) -> dict[str, Any]:
+    """Boolean features and static ones. Those that the gate looks at are true or false; the others are the seller's
+    own, and may be anything that JSON keeps exactly."""
+    features: dict[str, Any] = {}
+    for name in table.values:
+        value = table.given(name)
+        if name in GATE_FEATURES:
+            features[name] = table.one_of(name, (True, False), False)
+        elif not _SLUG.fullmatch(name):
+            table.fault(f'"{name[:40]}" is no feature: letters, digits and . _ - only, at most 64 of them', name)
+        elif near := get_close_matches(name.lower().replace("-", "_"), GATE_FEATURES, n=1, cutoff=0.85):
+            table.fault(f'unknown feature "{name}"; did you mean "{near[0]}"?', name)
+        elif inexact := _inexact(value):
+            table.fault(f"`{name}` holds {inexact}; write it as text", name)
+        else:
+            features[name] = value
     table.finish()
-    return {"priority": False}
+    return {"priority": False, **features}
+
+
+def _inexact(value: Any) -> str | None:
+    """What of a value JSON would not keep exactly: a decimal, a date."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return next((found for found in map(_inexact, parts) if found), None)
+    if isinstance(value, float):
+        return f"the decimal {value}"
+    return None if isinstance(value, str | int) else f"a date or time, {value}"
 
 
 def _budgets(tables: list[Table], catalogue: Collection[str] | None) -> tuple[Budget, ...]:

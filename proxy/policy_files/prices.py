@@ -26,6 +26,7 @@ _PER_TOKEN = {
     "output": "output_cost_per_token",
     "cached_input": "cache_read_input_token_cost",
     "cache_write": "cache_creation_input_token_cost",
+    "cache_write_1h": "cache_creation_input_token_cost_above_1hr",
     "audio_input": "input_cost_per_audio_token",
     "audio_output": "output_cost_per_audio_token",
     "request": "input_cost_per_request",

@@ -11,10 +11,12 @@ import orjson
 from proxy.domain.asks import Ask
 from proxy.domain.usage import Usage
 from proxy.providers.connections import Exchange, Head
-from proxy.providers.endings import DONE, common_of, evidence, length_events
+from proxy.providers.endings import DONE, NO_MORE, common_of, evidence, length_events
 from proxy.providers.events import data_of, split
+from proxy.providers.failed_events import without_secrets
 from proxy.providers.native_answers import PlainAnswer, StreamedAnswer, json_object
-from proxy.providers.usage_readers import read_chat_usage
+from proxy.providers.upstream_errors import error_in_answer
+from proxy.providers.usage_readers import chat_usage_of, report_in
 from proxy.telemetry.failpoints import reach
 
 # `"usage":null` stands in every chunk of a stream that was asked for usage. Inside text the quotes are escaped.
@@ -35,7 +37,7 @@ class PlainChat(PlainAnswer):
         return bool(said.get("error") and not said.get("choices"))
 
     def _usage(self, said: Mapping[str, Any]) -> Usage | None:
-        return read_chat_usage(said.get("usage"))
+        return chat_usage_of(said)
 
 
 class StreamedChat(StreamedAnswer):
@@ -45,9 +47,13 @@ class StreamedChat(StreamedAnswer):
     wins: some upstreams send running totals. A stream that ends without `[DONE]` keeps doing so.
     """
 
+    chunk_object = "chat.completion.chunk"
+    no_more: Mapping[str, Any] = NO_MORE
+
     def __init__(self, head: Head, exchange: Exchange, ask: Ask) -> None:
         super().__init__(head, exchange, ask)
         self._first = b""
+        self._begun = False
         self._newest = b""
 
     @property
@@ -64,7 +70,8 @@ class StreamedChat(StreamedAnswer):
         self._finish(DONE)
         self._exchange.drop()
         self.usage = evidence(self.usage, self._ask, self._delivered)
-        return length_events(common_of(self._newest), self._ask, finished, self.usage)
+        common = common_of(self._newest, self.chunk_object)
+        return length_events(common, self._ask, finished, self.usage, self.no_more)
 
     def error_event(self, message: str, code: str) -> bytes:
         return error_event(message, code)
@@ -75,6 +82,7 @@ class StreamedChat(StreamedAnswer):
             self._first = whole
         if b"[DONE]" in whole or b'"error"' in whole or (b'"usage"' in whole and _USAGE.search(whole)):
             whole = self._sift(whole)
+        self._begun = True
         self._newest = whole
         self._delivered.add(whole)
         return whole
@@ -82,11 +90,21 @@ class StreamedChat(StreamedAnswer):
     def _sift(self, whole: bytes) -> bytes:
         kept = []
         for event in split(whole):
+            failed_before = self.failed
             if self._forwards(event):
-                kept.append(event)
+                kept.append(without_secrets(event, self.api_key) if self.failed and not failed_before else event)
+                self._begun = True
             if self._ended:
                 break
         return b"".join(kept)
+
+    def _fail(self, said: dict[str, Any]) -> None:
+        self.failed = True
+        if not self._begun and not said.get("choices"):
+            # Nothing was made of it, so that another may take its place.
+            self._ended = True
+            self._exchange.drop()
+            raise error_in_answer(said, self.status, {}, self.api_key)
 
     def _forwards(self, event: bytes) -> bool:
         data = data_of(event)
@@ -99,10 +117,9 @@ class StreamedChat(StreamedAnswer):
         if said is None:
             return True
         if said.get("error"):
-            self.failed = True
-        report = said.get("usage")
-        if report is None:
+            self._fail(said)
+        if report_in(said) is None:
             return True
-        self.usage = read_chat_usage(report) or self.usage
+        self.usage = chat_usage_of(said) or self.usage
         reach("usage_seen")
         return bool(said.get("choices") or said.get("error") or self._ask.usage_asked)

@@ -13,7 +13,7 @@ from proxy.providers.events import data_of, split
 KEPT_BYTES_MAX = 64 * 1024
 
 _TEXT = re.compile(
-    rb'"(?:content|reasoning_content|reasoning|thinking|refusal|arguments|text)"\s*:\s*"((?:[^"\\]|\\.)+)"',
+    rb'"(?:content|reasoning_content|reasoning|thinking|refusal|arguments|partial_json|text)"\s*:\s*"((?:[^"\\]|\\.)+)"',
     re.DOTALL,
 )
 # Inside text the quotes are escaped.
@@ -21,16 +21,19 @@ _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 
 
 class Delivered:
-    """Keeps what went by, and counts it when asked or when there is too much of it."""
+    """Keeps what went by, and counts it when asked or when there is too much of it.
+
+    `echoed_bytes` of it are the prompt, given back, which nobody made.
+    """
 
     __slots__ = ("_bytes", "_finished", "_kept", "_pieces", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, echoed_bytes: int = 0) -> None:
         self._kept: list[bytes] = []
         self._finished: frozenset[int] = frozenset()
         self._size = 0
         self._pieces = 0
-        self._bytes = 0
+        self._bytes = -echoed_bytes
 
     def add(self, chunk: bytes) -> None:
         self._kept.append(chunk)
@@ -41,7 +44,7 @@ class Delivered:
     def tokens(self) -> int:
         """At least one token for every piece of text, and for every four bytes of it."""
         self._fold()
-        return max(self._pieces, -(-self._bytes // 4))
+        return max(self._pieces, -(-self._bytes // 4), 0)
 
     def finished(self) -> frozenset[int]:
         """The choices of a stream that have ended, by their indexes."""
@@ -61,7 +64,8 @@ class Delivered:
 
 def estimated(ask: Ask, delivered: Delivered) -> Usage:
     """The best guess where a provider reports nothing, and it says that it is one."""
-    return Usage(input_tokens=ask.input_estimate, output_tokens=delivered.tokens(), source="estimated")
+    made = delivered.tokens() if ask.generates else 0
+    return Usage(input_tokens=ask.input_estimate, output_tokens=made, source="estimated")
 
 
 def _finished_in(event: bytes) -> list[int]:

@@ -28,13 +28,23 @@ def evidence(reported: Usage | None, ask: Ask, delivered: Delivered) -> Usage:
     return replace(reported, output_tokens=delivered.tokens(), source="estimated")
 
 
-def length_events(common: Mapping[str, Any], ask: Ask, finished: Collection[int], usage: Usage) -> bytes:
+NO_MORE: Mapping[str, Any] = {"delta": {}}
+"""What a choice of a chat chunk carries when it carries nothing."""
+
+
+def length_events(
+    common: Mapping[str, Any],
+    ask: Ask,
+    finished: Collection[int],
+    usage: Usage,
+    no_more: Mapping[str, Any] = NO_MORE,
+) -> bytes:
     """A last chunk for each choice that has not ended, and the usage if the client asked for it."""
     spare = {"usage": None} if ask.usage_asked else {}
     chunks: list[dict[str, Any]] = [
         {
             **common,
-            "choices": [{"index": index, "delta": {}, "logprobs": None, "finish_reason": "length"}],
+            "choices": [{"index": index, **no_more, "logprobs": None, "finish_reason": "length"}],
             **spare,
         }
         for index in range(ask.choices)
@@ -45,7 +55,7 @@ def length_events(common: Mapping[str, Any], ask: Ask, finished: Collection[int]
     return b"".join(b"data: %b\n\n" % orjson.dumps(chunk) for chunk in chunks)
 
 
-def common_of(events: bytes) -> dict[str, Any]:
+def common_of(events: bytes, kind: str = "chat.completion.chunk") -> dict[str, Any]:
     """What the chunks among these events repeat; of none of them, the least that makes a chunk."""
     for event in split(events):
         try:
@@ -54,7 +64,7 @@ def common_of(events: bytes) -> dict[str, Any]:
             continue
         if isinstance(said, dict) and "choices" in said:
             return picked(said, COMMON)
-    return {"object": "chat.completion.chunk"}
+    return {"object": kind}
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

@@ -19,12 +19,13 @@ _ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 class WholeEvents:
     """Turns reads into whole events. `unread` is how many leading bytes of the last result must pass unread.
 
-    An event beyond `CARRIED_BYTES_MAX` is passed on in parts, so that nobody can fill the memory with one.
+    An event beyond `most` bytes is passed on in parts, so that nobody can fill the memory with one.
     """
 
-    __slots__ = ("_carry", "_clean", "_edge", "_passing", "_size", "unread")
+    __slots__ = ("_carry", "_clean", "_edge", "_most", "_passing", "_size", "unread")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = CARRIED_BYTES_MAX) -> None:
+        self._most = most
         self._carry: list[bytes] = []
         self._size = 0
         self._edge = b""
@@ -69,7 +70,7 @@ class WholeEvents:
         if not self._passing:
             self._carry.append(data)
             self._size += len(data)
-            if self._size <= CARRIED_BYTES_MAX:
+            if self._size <= self._most:
                 return b""
             data = self.rest()
             self._clean, self._edge, self._passing = False, window[-2:], True

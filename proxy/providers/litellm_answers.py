@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -20,9 +20,13 @@ from proxy.providers.delivered import Delivered, estimated
 from proxy.providers.endings import COMMON, DONE, evidence, length_events, picked, usage_object
 from proxy.providers.usage_readers import read_chat_usage
 
+if TYPE_CHECKING:
+    from proxy.providers.litellm_crossing import Crossing
+
 _CHOICE = ("index", "finish_reason", "logprobs")
 _MESSAGE = ("role", "content", "refusal", "reasoning_content")
 _CALL = ("index", "id", "type")
+_THINKING = ("type", "thinking", "signature", "data")
 
 
 class Stream(Protocol):
@@ -35,8 +39,8 @@ class Stream(Protocol):
     async def aclose(self) -> None: ...
 
 
-class PlainTranslation:
-    """A whole answer, translated."""
+class WholeTranslation:
+    """A whole answer, translated: its body as it goes to the client, and what it used."""
 
     streamed = False
     status = 200
@@ -44,20 +48,13 @@ class PlainTranslation:
     tail = b""
     failed = False
 
-    def __init__(self, answer: Mapping[str, Any], ask: Ask, provider_request_id: str | None) -> None:
+    def __init__(
+        self, body: bytes, usage: Usage, model_served: str | None, provider_request_id: str | None
+    ) -> None:
         self.provider_request_id = provider_request_id
-        self.model_served = _text(answer.get("model"))
-        choices = [_choice(choice, "message") for choice in answer.get("choices") or []]
-        said = {**picked(answer, COMMON), "object": "chat.completion", "choices": choices}
-        reported = read_chat_usage(answer.get("usage"))
-        if reported is not None:
-            said["usage"] = usage_object(reported)
-        self._body = orjson.dumps(said)
-        if reported is None:
-            delivered = Delivered()
-            delivered.add(self._body)
-            reported = estimated(ask, delivered)
-        self.usage: Usage | None = reported
+        self.model_served = model_served
+        self.usage: Usage | None = usage
+        self._body = body
 
     async def read(self) -> bytes:
         return self._body
@@ -78,6 +75,32 @@ class PlainTranslation:
         return None
 
 
+class PlainTranslation(WholeTranslation):
+    """A chat completion."""
+
+    def __init__(
+        self,
+        answer: Mapping[str, Any],
+        ask: Ask,
+        provider_request_id: str | None,
+        crossing: Crossing | None = None,
+    ) -> None:
+        choices = [_choice(choice, "message") for choice in answer.get("choices") or []]
+        if crossing is not None and crossing.reports.by_length:
+            choices = [{**choice, "finish_reason": "length"} for choice in choices]
+        said = {**picked(answer, COMMON), "object": "chat.completion", "choices": choices}
+        reported = crossing.reports.usage() if crossing else read_chat_usage(answer.get("usage"))
+        if reported is not None:
+            said["usage"] = usage_object(reported)
+        body = orjson.dumps(said)
+        if reported is None:
+            delivered = Delivered()
+            delivered.add(body)
+            reported = estimated(ask, delivered)
+        request_id = crossing.provider_request_id if crossing else provider_request_id
+        super().__init__(body, reported, text_of(answer.get("model")), request_id)
+
+
 class StreamTranslation:
     """A stream, translated chunk by chunk. `failure` turns what LiteLLM raises into `UpstreamFailed`."""
 
@@ -92,6 +115,7 @@ class StreamTranslation:
         provider_request_id: str | None,
         deadlines_s: tuple[float, float],
         failure: Callable[[Exception], UpstreamFailed],
+        crossing: Crossing | None = None,
     ) -> None:
         self.provider_request_id = provider_request_id
         self.model_served: str | None = None
@@ -103,6 +127,7 @@ class StreamTranslation:
         self._ask = ask
         self._deadline_s, self._idle_s = deadlines_s
         self._failure = failure
+        self._crossing = crossing
         self._delivered = Delivered()
         self._report: Any = None
         self._common: dict[str, Any] = {}
@@ -118,12 +143,13 @@ class StreamTranslation:
         while not self._ended:
             try:
                 chunk = await self._following()
+                self._refuse_forged_end(chunk)
             except StopAsyncIteration:
                 return self._conclude()
             except BaseException as error:
                 self._ended = True
                 self._settle_usage()
-                await self._stream.aclose()
+                await self._close()
                 if isinstance(error, Exception):
                     raise self._failure(error) from None
                 raise
@@ -147,12 +173,25 @@ class StreamTranslation:
             self._waiting = None
             self._deadline_s = self._idle_s
 
+    def _refuse_forged_end(self, chunk: Any) -> None:
+        """LiteLLM ends a stream that has just stopped as if it were complete."""
+        crossing = self._crossing
+        if crossing is None or not any(choice.finish_reason for choice in chunk.choices):
+            return
+        if crossing.failure is not None:
+            raise crossing.failure
+        if not crossing.reports.ended:
+            raise _broken_off()
+
     def _translated(self, chunk: Any) -> bytes:
         said = chunk.model_dump()
         self._common = {**picked(said, COMMON), "object": "chat.completion.chunk"}
-        self.model_served = self.model_served or _text(said.get("model"))
+        self.model_served = self.model_served or self._model_of(said)
         self._report = said.get("usage") or self._report
         choices = [_choice(choice, "delta") for choice in said.get("choices") or []]
+        for choice in choices:
+            if choice["finish_reason"] and self._crossing is not None and self._crossing.reports.by_length:
+                choice["finish_reason"] = "length"
         if said.get("usage") and not any(c["delta"] or c.get("finish_reason") for c in choices):
             return b""
         spare = {"usage": None} if self._ask.usage_asked else {}
@@ -160,12 +199,27 @@ class StreamTranslation:
         self._delivered.add(event)
         return event
 
+    def _model_of(self, said: Mapping[str, Any]) -> str | None:
+        """What the provider itself calls it; LiteLLM repeats what was asked for."""
+        return (self._crossing and self._crossing.reports.model_served) or text_of(said.get("model"))
+
+    async def _close(self) -> None:
+        if self._crossing is not None:
+            self._crossing.end()
+        await self._stream.aclose()
+
     def _conclude(self) -> bytes | None:
         self._ended = True
+        if self._crossing is not None:
+            self._crossing.end()
         self._settle_usage()
         assert self.usage is not None
         reported = self.usage.source == "provider"
-        if not reported and not self._delivered.tokens():
+        if self._crossing is not None and self._crossing.failure is not None:
+            raise self._crossing.failure
+        if self._crossing is not None and not self._crossing.reports.ended:
+            raise _broken_off()
+        if self._crossing is None and not reported and not self._delivered.tokens():
             message = "The model's provider answered with a stream that cannot be read."
             raise UpstreamFailed("unknown", "upstream_unreadable", message)
         self.tail = DONE
@@ -175,7 +229,13 @@ class StreamTranslation:
         return None
 
     def _settle_usage(self) -> None:
-        if any(getattr(chunk, "usage", None) for chunk in self._stream.chunks):
+        if self._crossing is not None:
+            self.provider_request_id = self._crossing.provider_request_id or self.provider_request_id
+            reports = self._crossing.reports
+            self.usage = reports.usage()
+            if not reports.ended:
+                self.usage = evidence(self.usage, self._ask, self._delivered)
+        elif any(getattr(chunk, "usage", None) for chunk in self._stream.chunks):
             self.usage = read_chat_usage(self._report)
         if self.usage is None:
             self.usage = estimated(self._ask, self._delivered)
@@ -186,7 +246,7 @@ class StreamTranslation:
         if self._ended or len(finished) >= self._ask.choices:
             return b""
         self._ended = True
-        await self._stream.aclose()
+        await self._close()
         self._settle_usage()
         self.usage = evidence(self.usage, self._ask, self._delivered)
         self.tail = DONE
@@ -213,14 +273,29 @@ def _choice(choice: Mapping[str, Any], part: str) -> dict[str, Any]:
     if part == "message":
         message.setdefault("content", None)
     if said.get("tool_calls"):
-        message["tool_calls"] = [_tool_call(call) for call in said["tool_calls"]]
+        # LiteLLM numbers the calls of a whole answer by Claude's blocks; OpenAI does not number them at all.
+        names = _CALL if part == "delta" else _CALL[1:]
+        message["tool_calls"] = [_tool_call(call, names) for call in said["tool_calls"]]
+    signed = [picked(block, _THINKING) for block in said.get("thinking_blocks") or [] if _is_signed(block)]
+    if signed:
+        message["thinking_blocks"] = signed
     made[part] = message
     return made
 
 
-def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    return {**picked(call, _CALL), "function": picked(call.get("function") or {}, ("name", "arguments"))}
+def _is_signed(block: Any) -> bool:
+    """Claude wants its thinking back with its tool calls, and takes it only with what signs it."""
+    return isinstance(block, dict) and bool(block.get("signature") or block.get("data"))
 
 
-def _text(value: Any) -> str | None:
+def _broken_off() -> UpstreamFailed:
+    message = "The model's provider broke off before its answer was complete."
+    return UpstreamFailed("unknown", "upstream_reset", message)
+
+
+def _tool_call(call: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {**picked(call, names), "function": picked(call.get("function") or {}, ("name", "arguments"))}
+
+
+def text_of(value: Any) -> str | None:
     return value[:256] if isinstance(value, str) else None

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from proxy.gateway.ports import Dispatch, UpstreamFailed
-
-ROLES = ("developer", "system", "user", "assistant", "tool")
+from proxy.gateway.ports import Dispatch
+from proxy.providers.litellm_carriage import ASKS_NOTHING, CARRIAGES, STOPS_MAX, Given
+from proxy.providers.litellm_messages import Messages
+from proxy.providers.untranslatable import misshapen, not_carried, only, text_of
+from proxy.providers.untranslatable import untranslatable as untranslatable
 
 # Known to the gate, of no effect on another wire, or said otherwise.
 UNTRANSLATED = frozenset(
@@ -28,47 +30,60 @@ _WORDS = ("user", "reasoning_effort")
 TRANSLATED = frozenset((*_NUMBERS, *_FLAGS, *_WORDS, "stop", "logit_bias"))
 
 
-def arguments_of(dispatch: Dispatch) -> dict[str, Any]:
+def arguments_of(dispatch: Dispatch, provider: str, litellm: Any) -> Given:
     """Chat arguments for `litellm.acompletion`; raises `UpstreamFailed` (400, unsent) naming a bad field."""
     ask, body = dispatch.ask, dispatch.ask.body
     for name, value in body.items():
         if value is not None and name not in UNTRANSLATED and name not in TRANSLATED:
-            raise untranslatable(name, f"'{name}' cannot be carried over to this model's provider. Leave it out.")
+            raise not_carried(name)
+    carriage = CARRIAGES.get(provider)
     limit_field = dispatch.model.output_limit_field
     if limit_field not in ("max_tokens", "max_completion_tokens"):
         limit_field = "max_tokens"
-    given: dict[str, Any] = {"messages": _messages(body["messages"]), limit_field: dispatch.output_limit}
+    messages = Messages(
+        exact=carriage is not None,
+        details=carriage is None or carriage.details,
+        thinking=carriage is not None and carriage.thinking,
+    )
+    given: Given = {"messages": messages.rebuilt(body["messages"]), limit_field: dispatch.output_limit}
     if ask.choices > 1:
         given["n"] = ask.choices
-    for name in TRANSLATED & body.keys():
-        if body[name] is not None:
-            given[name] = _plain(name, body[name])
-    if body.get("tools"):
-        given["tools"] = [_tool(tool, f"tools.{at}") for at, tool in enumerate(body["tools"])]
-    if body.get("tool_choice") is not None:
-        given["tool_choice"] = _tool_choice(body["tool_choice"])
+    given |= _plain_fields(body) | _tools(body)
+    if "tools" not in given:
+        given.pop("parallel_tool_calls", None)
     if body.get("response_format") is not None:
         given["response_format"] = _response_format(body["response_format"])
+    if ask.streamed:
+        given |= {"stream": True, "stream_options": {"include_usage": True}}
+    if carriage is None:
+        return given
+    for name in given:
+        if name in body and name in CHOSEN and name not in carriage.fields:
+            raise not_carried(name)
+    return carriage.said(litellm, dispatch.upstream_model, given)
+
+
+CHOSEN = TRANSLATED | {"n", "tools", "tool_choice", "response_format"}
+"""What a client may ask for, beside the messages and the limit that every provider takes."""
+
+
+def _plain_fields(body: dict[str, Any]) -> Given:
+    given = {}
+    for name in TRANSLATED & body.keys():
+        value = body[name]
+        if value is None:
+            continue
+        _check(name, value)
+        if name == "stop" and type(value) is list and len(value) > STOPS_MAX:
+            raise untranslatable(
+                "stop", f"'stop' has {len(value)} sequences; at most {STOPS_MAX} can be carried over."
+            )
+        if value not in ASKS_NOTHING.get(name, ()):
+            given[name] = value
     return given
 
 
-def untranslatable(param: str, message: str) -> UpstreamFailed:
-    return UpstreamFailed(
-        "unsent",
-        "untranslatable",
-        message,
-        status=400,
-        code="unsupported_parameter",
-        param=param,
-        blame="request",
-    )
-
-
-def _wrong(param: str) -> UpstreamFailed:
-    return untranslatable(param, f"'{param}' is not of a form that can be carried over to this model's provider.")
-
-
-def _plain(name: str, value: Any) -> Any:
+def _check(name: str, value: Any) -> None:
     if name in _NUMBERS:
         right = type(value) is int or (type(value) is float and math.isfinite(value))
     elif name in _FLAGS:
@@ -80,69 +95,36 @@ def _plain(name: str, value: Any) -> Any:
     else:
         right = type(value) is dict and all(type(each) in (int, float) for each in value.values())
     if not right:
-        raise _wrong(name)
-    return value
+        raise misshapen(name)
 
 
-def _messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [_message(message, f"messages.{at}") for at, message in enumerate(messages)]
-
-
-def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
-    role, content = message["role"], message.get("content")
-    if role not in ROLES:
-        raise _wrong(f"{where}.role")
-    made: dict[str, Any] = {"role": role}
-    if isinstance(content, list):
-        made["content"] = [_part(part, f"{where}.content.{at}") for at, part in enumerate(content)]
-    else:
-        made["content"] = content
-    if message.get("name") is not None:
-        made["name"] = _text(message, "name", where)
-    if role == "tool":
-        made["tool_call_id"] = _text(message, "tool_call_id", where)
-    calls = message.get("tool_calls")
-    if role == "assistant" and calls is not None:
-        if type(calls) is not list:
-            raise _wrong(f"{where}.tool_calls")
-        made["tool_calls"] = [_call(call, f"{where}.tool_calls.{at}") for at, call in enumerate(calls)]
-    return made
-
-
-def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
-    if part.get("type") == "image_url":
-        image = part["image_url"]
-        made = {"url": _text(image, "url", f"{where}.image_url")}
-        if not made["url"][:11].lower() == "data:image/":
-            raise _wrong(f"{where}.image_url.url")
-        if image.get("detail") is not None:
-            made["detail"] = _text(image, "detail", f"{where}.image_url")
-        return {"type": "image_url", "image_url": made}
-    name = "refusal" if part.get("type") == "refusal" else "text"
-    return {"type": "text", "text": _text(part, name, where)}
-
-
-def _call(call: Any, where: str) -> dict[str, Any]:
-    function = call.get("function") if type(call) is dict else None
-    if type(function) is not dict:
-        raise _wrong(where)
-    made = {
-        "name": _text(function, "name", f"{where}.function"),
-        "arguments": _text(function, "arguments", f"{where}.function"),
-    }
-    return {"id": _text(call, "id", where), "type": "function", "function": made}
+def _tools(body: dict[str, Any]) -> Given:
+    """The tools and how they may be called; without tools a free choice says nothing."""
+    choice = body.get("tool_choice")
+    given: Given = {} if choice is None else {"tool_choice": _tool_choice(choice)}
+    if body.get("tools"):
+        return {**given, "tools": [_tool(tool, f"tools.{at}") for at, tool in enumerate(body["tools"])]}
+    if given.get("tool_choice") not in (None, "auto", "none"):
+        raise untranslatable("tool_choice", "'tool_choice' asks for a call, and there are no 'tools'.")
+    return {}
 
 
 def _tool(tool: dict[str, Any], where: str) -> dict[str, Any]:
-    function = tool["function"]
-    made: dict[str, Any] = {"name": _text(function, "name", f"{where}.function")}
+    function = tool.get("function")
+    if tool.get("type") != "function" or type(function) is not dict:
+        raise not_carried(f"{where}.type", "Only functions can be.")
+    only(tool, ("type", "function"), where)
+    only(function, ("name", "description", "parameters", "strict"), f"{where}.function")
+    made: dict[str, Any] = {"name": text_of(function, "name", f"{where}.function")}
     if function.get("description") is not None:
-        made["description"] = _text(function, "description", f"{where}.function")
+        made["description"] = text_of(function, "description", f"{where}.function")
     if function.get("parameters") is not None:
         if type(function["parameters"]) is not dict:
-            raise _wrong(f"{where}.function.parameters")
+            raise misshapen(f"{where}.function.parameters")
         made["parameters"] = function["parameters"]
-    if type(function.get("strict")) is bool:
+    if function.get("strict") is not None:
+        if type(function["strict"]) is not bool:
+            raise misshapen(f"{where}.function.strict")
         made["strict"] = function["strict"]
     return {"type": "function", "function": made}
 
@@ -152,8 +134,8 @@ def _tool_choice(choice: Any) -> Any:
         return choice
     function = choice.get("function") if type(choice) is dict else None
     if type(function) is not dict:
-        raise _wrong("tool_choice")
-    return {"type": "function", "function": {"name": _text(function, "name", "tool_choice.function")}}
+        raise misshapen("tool_choice")
+    return {"type": "function", "function": {"name": text_of(function, "name", "tool_choice.function")}}
 
 
 def _response_format(wanted: Any) -> dict[str, Any]:
@@ -162,18 +144,11 @@ def _response_format(wanted: Any) -> dict[str, Any]:
         return {"type": kind}
     described = wanted.get("json_schema") if kind == "json_schema" else None
     if type(described) is not dict or type(described.get("schema")) is not dict:
-        raise _wrong("response_format")
+        raise misshapen("response_format")
     made: dict[str, Any] = {
-        "name": _text(described, "name", "response_format.json_schema"),
+        "name": text_of(described, "name", "response_format.json_schema"),
         "schema": described["schema"],
     }
     if type(described.get("strict")) is bool:
         made["strict"] = described["strict"]
     return {"type": "json_schema", "json_schema": made}
-
-
-def _text(holder: dict[str, Any], name: str, where: str) -> str:
-    value = holder.get(name)
-    if type(value) is not str:
-        raise _wrong(f"{where}.{name}")
-    return value

@@ -30,6 +30,8 @@ class PlainAnswer:
 
     streamed = False
     tail = b""
+    api_key: str | None = None
+    """The upstream's key, which no error may tell."""
 
     def __init__(self, head: Head, exchange: Exchange, ask: Ask) -> None:
         self.status = head.code
@@ -46,29 +48,40 @@ class PlainAnswer:
         """Whether the body is an error under a status of 2xx, as some aggregators send it."""
         return bool(said.get("error"))
 
+    def _bytes_max(self) -> int:
+        return BODY_BYTES_MAX
+
+    def _said(self, body: bytes) -> dict[str, Any] | None:
+        """What matters of the body; None if it is no JSON object."""
+        return json_object(body)
+
     def _usage(self, said: Mapping[str, Any]) -> Usage | None:
         """What the body reports; None if it reports nothing."""
         raise NotImplementedError
 
+    def _delivered_in(self, body: bytes) -> Delivered:
+        """What was made, for an estimate where nothing is reported."""
+        delivered = Delivered()
+        delivered.add(body)
+        return delivered
+
     async def read(self) -> bytes:
         """The body; `usage` is set then. Raises `UpstreamFailed`."""
-        body = await self._exchange.whole(BODY_BYTES_MAX)
-        said = json_object(body)
+        body = await self._exchange.whole(self._bytes_max())
+        said = self._said(body)
         if said is None:
             message = "The model's provider answered with something that is no JSON object."
             raise UpstreamFailed(
                 "unknown", "upstream_unreadable", message, provider_request_id=self.provider_request_id
             )
         if self._is_error(said):
-            raise error_in_answer(said, self.status, self._headers)
+            raise error_in_answer(said, self.status, self._headers, self.api_key)
         model = said.get("model")
         self.model_served = model[:MODEL_CHARACTERS_MAX] if isinstance(model, str) else None
         self.usage = self._usage(said)
         reach("usage_seen")
         if self.usage is None:
-            delivered = Delivered()
-            delivered.add(body)
-            self.usage = estimated(self._ask, delivered)
+            self.usage = estimated(self._ask, self._delivered_in(body))
         return body
 
     async def next(self) -> bytes | None:
@@ -95,6 +108,8 @@ class StreamedAnswer:
     """
 
     streamed = True
+    api_key: str | None = None
+    """As `PlainAnswer`'s."""
 
     def __init__(self, head: Head, exchange: Exchange, ask: Ask) -> None:
         self.status = head.code
@@ -125,7 +140,7 @@ class StreamedAnswer:
         """Whole events, ready to forward; None at the end. Raises `UpstreamFailed`, `usage` being set then too."""
         while not self._ended:
             try:
-                data = await self._exchange.some()
+                data = await self._some()
             except BaseException:
                 self._conclude()
                 raise
@@ -153,6 +168,10 @@ class StreamedAnswer:
 
     def abort(self) -> None:
         self._exchange.drop()
+
+    async def _some(self) -> bytes:
+        """What has come, waiting for it; empty at the end."""
+        return await self._exchange.some()
 
     def _read(self, whole: bytes) -> bytes:
         unread = self._events.unread

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 import orjson
@@ -18,10 +18,12 @@ import orjson
 from proxy.domain.asks import Ask, Endpoint
 from proxy.gateway.ports import Answer, Dispatch, UpstreamFailed
 from proxy.providers.connections import Exchange, Head, Timeouts, UpstreamConnections
-from proxy.providers.native_answers import PlainAnswer, StreamedAnswer
+from proxy.providers.native_answers import BODY_BYTES_MAX, PlainAnswer, StreamedAnswer, json_object
 from proxy.providers.upstream_errors import ERROR_BODY_BYTES_MAX, refusal_of
 
 ERROR_BODY_S = 10.0
+
+FETCH_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,30 @@ class NativeWire:
         start = self._head("POST", speech.path, ask.query) if ask.query else self._heads[ask.endpoint]
         head, exchange = await self._connections.send(start, _serialised(speech.body(dispatch)), _lines(ask))
         if not 200 <= head.code < 300:
-            raise await self._refusal(head, exchange)
+            raise await refusal_by(head, exchange, self._api_key)
         if head.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
             exchange.drop()
             message = "The model's provider answered in an encoding that was not asked for."
             raise UpstreamFailed("unknown", "upstream_unreadable", message)
-        if ask.streamed and speech.streamed is not None:
-            content_type = head.headers.get("content-type", "text/event-stream").lower()
-            if content_type.startswith("text/event-stream"):
-                return speech.streamed(head, exchange, ask)
-        return speech.plain(head, exchange, ask)
+        answer = _answer_of(speech, ask, head)(head, exchange, ask)
+        answer.api_key = self._api_key
+        return answer
+
+    async def fetch(self, method: Literal["GET", "DELETE"], path: str, query: str) -> bytes:
+        """The body of a small JSON answer; raises `UpstreamFailed`. `path` and `query` are well-formed."""
+        try:
+            async with asyncio.timeout(FETCH_S):
+                head, exchange = await self._connections.send(self._head(method, path, query), b"")
+                if not 200 <= head.code < 300:
+                    raise await refusal_by(head, exchange, self._api_key)
+                body = await exchange.whole(BODY_BYTES_MAX)
+        except TimeoutError:
+            message = "The model's provider did not answer in time."
+            raise UpstreamFailed("unknown", "upstream_timeout", message) from None
+        if json_object(body) is None:
+            message = "The model's provider answered with something that is no JSON object."
+            raise UpstreamFailed("unknown", "upstream_unreadable", message)
+        return body
 
     async def close(self) -> None:
         await self._connections.close()
@@ -100,13 +116,23 @@ class NativeWire:
         queries = "&".join(each for each in (self._query, query) if each)
         return self._connections.head(method, path, queries)
 
-    async def _refusal(self, head: Head, exchange: Exchange) -> UpstreamFailed:
-        try:
-            async with asyncio.timeout(ERROR_BODY_S):
-                body = await exchange.whole(ERROR_BODY_BYTES_MAX)
-        except (UpstreamFailed, TimeoutError):
-            body = b""
-        return refusal_of(head.code, head.headers, body, self._api_key)
+
+def _answer_of(speech: Speech, ask: Ask, head: Head) -> type[PlainAnswer] | type[StreamedAnswer]:
+    """A stream was asked for and came, or else something that is read whole."""
+    content_type = head.headers.get("content-type", "text/event-stream").lower()
+    if ask.streamed and speech.streamed is not None and content_type.startswith("text/event-stream"):
+        return speech.streamed
+    return speech.plain
+
+
+async def refusal_by(head: Head, exchange: Exchange, api_key: str | None) -> UpstreamFailed:
+    """What an answer of a status other than 2xx means, its body read as far as that comes in time."""
+    try:
+        async with asyncio.timeout(ERROR_BODY_S):
+            body = await exchange.whole(ERROR_BODY_BYTES_MAX)
+    except (UpstreamFailed, TimeoutError):
+        body = b""
+    return refusal_of(head.code, head.headers, body, api_key)
 
 
 def _headers(address: Address) -> dict[str, str]:

@@ -26,6 +26,10 @@ DEADLINE_S = 1.0
 WAITING_MAX = 8
 TEXT_CHARACTERS_MAX = 2_000_000
 
+# Any other would be fetched.
+BUNDLED = ("cl100k_base", "o200k_base")
+COUNTED = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+
 
 class Tokenizers:
     """Implements the port of that name. `exact_upstreams`: those that are OpenAI's own endpoint."""
@@ -37,22 +41,27 @@ class Tokenizers:
 
     async def bound(self, target: Target, ask: Ask) -> int | None:
         """An upper bound of the input in tokens; None where none is known, or not in time."""
-        if ask.endpoint != "/v1/chat/completions" or target.upstream not in self._exact:
+        if ask.endpoint not in COUNTED or target.upstream not in self._exact:
             return None
         if self._waiting >= WAITING_MAX or _vocabularies() is None:
             return None
         encoding = _encoding_name(target.upstream_model)
-        texts = [text for text in _texts(ask.body) if text is not None]
-        if encoding is None or _has_other_parts(ask.body) or sum(map(len, texts)) > TEXT_CHARACTERS_MAX:
+        chat = ask.endpoint == "/v1/chat/completions"
+        if encoding is None or (chat and _has_other_parts(ask.body)):
+            return None
+        texts, tokens = ([text for text in _texts(ask.body) if text is not None], 0) if chat else _inputs(ask)
+        if sum(map(len, texts)) > TEXT_CHARACTERS_MAX:
             return None
         self._waiting += 1
         counting = asyncio.get_running_loop().run_in_executor(self._thread, _count, encoding, texts)
         counting.add_done_callback(self._finished)
         try:
             async with asyncio.timeout(DEADLINE_S):
-                tokens = await asyncio.shield(counting)
+                tokens += await asyncio.shield(counting)
         except TimeoutError:
             return None
+        if not chat:
+            return tokens + TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE * ask.inputs
         tools = ask.body.get("tools") or ask.body.get("functions") or ()
         around = TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE * len(ask.body["messages"]) + TOKENS_PER_TOOL * len(tools)
         return tokens + around
@@ -64,6 +73,16 @@ class Tokenizers:
         self._waiting -= 1
         if not counting.cancelled():
             counting.exception()
+
+
+def _inputs(ask: Ask) -> tuple[list[str], int]:
+    """The texts of prompts or of what is to be embedded, and how many tokens were sent as such."""
+    given = ask.body["input" if ask.endpoint == "/v1/embeddings" else "prompt"]
+    each = [given] if type(given) is str or type(given[0]) is int else given
+    texts = [one for one in each if type(one) is str]
+    texts += [ask.body["suffix"]] * ask.inputs if ask.body.get("suffix") else []
+    texts += [orjson.dumps(ask.body[name]).decode() for name in ask.unknown_fields] * ask.inputs
+    return texts, sum(len(one) for one in each if type(one) is list)
 
 
 def _has_other_parts(body: dict[str, Any]) -> bool:
@@ -92,9 +111,10 @@ def _encoding_name(upstream_model: str) -> str | None:
     from tiktoken.model import encoding_name_for_model
 
     try:
-        return encoding_name_for_model(upstream_model)
+        name = encoding_name_for_model(upstream_model)
     except KeyError:
         return None
+    return name if name in BUNDLED else None
 
 
 def _count(encoding_name: str, texts: list[str]) -> int:

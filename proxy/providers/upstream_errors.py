@@ -29,6 +29,23 @@ _QUOTA = {
     "project_spend_limit_exceeded",
     "invalid_api_key",
 }
+# Anthropic's account troubles are bad requests; only their sentences tell.
+_SPENT = ("credit balance is too low", "reached your specified api usage limits")
+
+# What Anthropic's kinds of errors mean, where their status is lost: in an answer of 2xx, or in a stream.
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
 _SECRETS = re.compile(
     r"(?i:bearer|basic)\s+[^\s\"',;]+"
     r"|\b(?:sk|pk|rk|gsk|xai|hf|key|org|proj|user|req|fg_live|fg_test)[-_][A-Za-z0-9_\-*.…]{4,}"
@@ -44,7 +61,7 @@ def refusal_of(status: int, headers: Mapping[str, str], body: bytes, api_key: st
     """The failure that a status other than 2xx means; `body` is what was read of it, perhaps nothing."""
     said = parsed_object(body)
     error = _error_object(said)
-    kind, blame, sentence = _meaning(status, _ours(error), error is not None)
+    kind, blame, sentence = _meaning(402 if _spent(error) else status, _ours(error), error is not None)
     code = param = None
     if blame == "request" and error is not None:
         text = error.get("message")
@@ -73,6 +90,12 @@ def _ours(error: dict[str, Any] | None) -> bool:
     return bool(words & _QUOTA) or "api key" in str(error.get("message")).lower()
 
 
+def _spent(error: dict[str, Any] | None) -> bool:
+    """Whether the refusal says in a sentence that our account is used up."""
+    sentence = str(error.get("message")).lower() if error else ""
+    return any(words in sentence for words in _SPENT)
+
+
 def _meaning(
     status: int, quota: bool, understood: bool
 ) -> tuple[str, Literal["request", "operator", "upstream"], str]:
@@ -95,12 +118,15 @@ def _meaning(
     return "upstream_rejected", "request", "The model's provider refused the request without saying why."
 
 
-def error_in_answer(said: Mapping[str, Any], status: int, headers: Mapping[str, str]) -> UpstreamFailed:
+def error_in_answer(
+    said: Mapping[str, Any], status: int, headers: Mapping[str, str], api_key: str | None = None
+) -> UpstreamFailed:
     """A plain answer that is an error under a status of 2xx, as some aggregators send it."""
     error = _error_object(dict(said)) or {}
     code = error.get("code")
-    meant = code if type(code) is int and 400 <= code <= 599 else 502
-    return refusal_of(meant, headers, orjson.dumps({"error": error, "usage": said.get("usage")}), None)
+    usual = _STATUSES.get(str(error.get("type")), 502) if said.get("type") == "error" else 502
+    meant = code if type(code) is int and 400 <= code <= 599 else usual
+    return refusal_of(meant, headers, orjson.dumps({"error": error, "usage": said.get("usage")}), api_key)
 
 
 def redacted(text: str, api_key: str | None) -> str:
@@ -137,6 +163,16 @@ def _matching(pattern: re.Pattern[str], value: Any, api_key: str | None) -> str 
     if not isinstance(value, str) or pattern.fullmatch(value) is None:
         return None
     return value if redacted(value, api_key) == value else None
+
+
+def tells_secrets(text: str, api_key: str | None) -> bool:
+    """Whether a provider's text quotes what `redacted` would take out of it."""
+    return bool((api_key and api_key in text) or _SECRETS.search(text))
+
+
+def harmless_word(value: Any) -> str | None:
+    """A type or code as providers use them; None for what may be more than that."""
+    return _matching(_WORD, value, None)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from proxy.domain.usage import TOKENS_MAX, Usage
@@ -22,6 +23,10 @@ _USUAL_NAMES = frozenset(
         "rejected_prediction_tokens", "input_tokens", "output_tokens",
     )
 )  # fmt: skip
+# The names that cached input goes by where there are no details: DeepSeek's, Anthropic's, Moonshot's.
+_CACHED = ("prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens")
+# Whose OpenAI endpoint counts thinking in the total and nowhere else.
+_THINKS_APART = re.compile(r"(?:models/|google/)?gemini")
 _RAW_NUMBERS_MAX = 64
 _RAW_DEPTH_MAX = 3
 
@@ -63,8 +68,26 @@ class _Report:
         return _Report(value if type(value) is dict else {})
 
 
-def read_chat_usage(report: Any) -> Usage | None:
-    """OpenAI's chat shape, and what others add to it. All zeros count as no report: no prompt is empty."""
+def chat_usage_of(said: Mapping[str, Any]) -> Usage | None:
+    """The usage that a chat answer or chunk reports: under `usage`, or where Groq put it before it had that."""
+    model = said.get("model")
+    return read_chat_usage(
+        report_in(said), thinks_apart=type(model) is str and _THINKS_APART.match(model) is not None
+    )
+
+
+def report_in(said: Mapping[str, Any]) -> Any:
+    report = said.get("usage")
+    if report is None and type(groq := said.get("x_groq")) is dict:
+        return groq.get("usage")
+    return report
+
+
+def read_chat_usage(report: Any, *, thinks_apart: bool = False) -> Usage | None:
+    """OpenAI's chat shape, and what others add to it. All zeros count as no report: no prompt is empty.
+
+    `thinks_apart` says of a provider that its total may hold reasoning that no other field has.
+    """
     if report is None:
         return None
     if type(report) is not dict or not report:
@@ -73,13 +96,19 @@ def read_chat_usage(report: Any) -> Usage | None:
     read = _Report(report)
     prompt, completion = read.tokens("prompt_tokens"), read.tokens("completion_tokens")
     total = read.tokens("total_tokens")
+    inputs, outputs = read.details("prompt_tokens_details"), read.details("completion_tokens_details")
+    reasoning = outputs.tokens("reasoning_tokens")
+    if prompt is not None and completion is not None and total is not None:
+        # xAI counts reasoning beside the completion; a part of the output it is everywhere.
+        left_out = total - prompt - completion
+        if left_out > 0 and (left_out == reasoning or thinks_apart):
+            completion += left_out
     prompt, completion = _completed(read, prompt, completion, total)
     if not (prompt or completion or total or read.disputed):
         return None
-    inputs, outputs = read.details("prompt_tokens_details"), read.details("completion_tokens_details")
     cached = inputs.tokens("cached_tokens")
     if cached is None:
-        cached = read.tokens("prompt_cache_hit_tokens", "cache_read_input_tokens")
+        cached = read.tokens(*_CACHED)
     written = inputs.tokens("cache_write_tokens", "cache_creation_tokens")
     if written is None:
         written = read.tokens("cache_creation_input_tokens")
@@ -93,8 +122,62 @@ def read_chat_usage(report: Any) -> Usage | None:
         cache_read_tokens=cache_read,
         cache_write_tokens=cache_write,
         audio_input_tokens=heard,
-        reasoning_tokens=read.part(outputs.tokens("reasoning_tokens"), completion),
+        reasoning_tokens=read.part(reasoning, completion),
         audio_output_tokens=read.part(outputs.tokens("audio_tokens"), completion),
+        disputed=read.disputed or inputs.disputed or outputs.disputed,
+        raw=numbers_of(report),
+    )
+
+
+def read_embeddings_usage(report: Any) -> Usage | None:
+    """OpenAI's embeddings shape: input alone, which some call only `total_tokens`. All zeros are no report."""
+    if type(report) is not dict:
+        return None
+    read = _Report(report)
+    prompt, total = read.tokens("prompt_tokens"), read.tokens("total_tokens")
+    made = read.tokens("completion_tokens") or 0
+    if not (prompt or total or made or read.disputed):
+        return None
+    given = (total or 0) - made if prompt is None else prompt
+    if given < 0 or (total is not None and total != given + made):
+        read.disputed = True
+    given = max(given, 0)
+    inputs = read.details("prompt_tokens_details")
+    cache_read = inputs.part(inputs.tokens("cached_tokens"), given)
+    heard = min(inputs.part(inputs.tokens("audio_tokens"), given), given - cache_read)
+    return Usage(
+        input_tokens=given,
+        output_tokens=made,
+        cache_read_tokens=cache_read,
+        audio_input_tokens=heard,
+        disputed=read.disputed or inputs.disputed,
+        raw=numbers_of(report),
+    )
+
+
+def read_responses_usage(report: Any) -> Usage | None:
+    """The shape of OpenAI's Responses. Some upstreams that speak the wire report in chat's words all the same."""
+    if type(report) is not dict:
+        return None
+    if "input_tokens" not in report and "output_tokens" not in report:
+        return read_chat_usage(report)
+    read = _Report(report)
+    given, made, total = read.tokens("input_tokens"), read.tokens("output_tokens"), read.tokens("total_tokens")
+    given, made = _completed(read, given, made, total)
+    if not (given or made or total or read.disputed):
+        return None
+    inputs, outputs = read.details("input_tokens_details"), read.details("output_tokens_details")
+    cache_read = inputs.part(inputs.tokens("cached_tokens"), given)
+    cache_write = inputs.part(inputs.tokens("cache_write_tokens", "cache_creation_tokens"), given - cache_read)
+    heard = min(inputs.part(inputs.tokens("audio_tokens"), given), given - cache_read - cache_write)
+    return Usage(
+        input_tokens=given,
+        output_tokens=made,
+        cache_read_tokens=cache_read,
+        cache_write_tokens=cache_write,
+        audio_input_tokens=heard,
+        reasoning_tokens=outputs.part(outputs.tokens("reasoning_tokens"), made),
+        audio_output_tokens=outputs.part(outputs.tokens("audio_tokens"), made),
         disputed=read.disputed or inputs.disputed or outputs.disputed,
         raw=numbers_of(report),
     )
@@ -130,7 +213,7 @@ def read_messages_usage(start: Any, delta: Any = None) -> Usage | None:
     read.disputed = any(type(report) is not dict for report in reports)
     plain, completion = read.tokens("input_tokens"), read.tokens("output_tokens")
     cache_read = read.tokens("cache_read_input_tokens") or 0
-    cache_write = read.tokens("cache_creation_input_tokens") or 0
+    cache_write, cache_write_1h = _cache_writes(read)
     if not (plain or completion or cache_read or cache_write or read.disputed):
         return None
     outputs = read.details("output_tokens_details")
@@ -141,10 +224,26 @@ def read_messages_usage(start: Any, delta: Any = None) -> Usage | None:
         output_tokens=completion or 0,
         cache_read_tokens=cache_read,
         cache_write_tokens=cache_write,
+        cache_write_1h_tokens=cache_write_1h,
         reasoning_tokens=read.part(outputs.tokens("reasoning_tokens", "thinking_tokens"), completion or 0),
         disputed=read.disputed or outputs.disputed,
         raw=numbers_of(merged),
     )
+
+
+def _cache_writes(read: _Report) -> tuple[int, int]:
+    """All that Anthropic wrote to its cache, and what of it stays for an hour.
+
+    The total runs on in a stream, but not its split. What that leaves open counts for an hour, which is dearer, if
+    any of it does.
+    """
+    split = read.details("cache_creation")
+    for_minutes = split.tokens("ephemeral_5m_input_tokens") or 0
+    for_an_hour = split.tokens("ephemeral_1h_input_tokens") or 0
+    total = read.tokens("cache_creation_input_tokens")
+    if total is None:
+        total = for_minutes + for_an_hour
+    return total, max(min(for_an_hour, total), total - for_minutes) if for_an_hour else 0
 
 
 def numbers_of(report: dict[Any, Any], depth: int = _RAW_DEPTH_MAX) -> dict[str, Any]:

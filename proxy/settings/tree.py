@@ -122,7 +122,7 @@ class Upstream(Section):
     `provider` is LiteLLM's name for it: who is called on the litellm wire, and whose prices are looked up on
     every wire. `endpoints` are those that it serves natively; empty: all of its wire's. `auth_header` carries
     the key: bare, but in `authorization`, where "Bearer" stands before it. `query` and `headers` are sent with
-    every request.
+    every request. `max_concurrency` is divided among the workers, of which each has a queue of its own.
     """
 
     wire: Wire
@@ -133,7 +133,11 @@ class Upstream(Section):
     query: dict[str, str] = Field(default_factory=dict, repr=False)
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
     endpoints: list[EndpointName] = Field(default_factory=list)
-    max_concurrency: Annotated[int, _only(0)] = 0
+    max_concurrency: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    queue_max: Annotated[int, Field(ge=0, le=100_000)] = 1_000
+    queue_timeout_s: Seconds = 30
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 1
+    retry_within_s: Annotated[float, Field(ge=0, le=600)] = 20
     connect_timeout_s: Seconds = 5
     first_byte_timeout_s: Seconds = 600
     idle_timeout_s: Seconds = 120
@@ -223,6 +227,18 @@ class Settings(BaseSettings):
         server, admin = self.server, self.admin
         if server.port and (server.host, server.port) == (admin.host, admin.port):
             raise _refuse(f"server and admin cannot both listen on {admin.host}:{admin.port}")
+        return self
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        workers = self.server.workers
+        for name, upstream in self.upstreams.items():
+            if 0 < upstream.max_concurrency < workers:
+                raise _refuse(
+                    f"upstreams.{name}.max_concurrency is {upstream.max_concurrency}, of which {workers} workers"
+                    f" cannot have one each: make it {workers} or more (0: unlimited), or server.workers"
+                    f" {upstream.max_concurrency} or less"
+                )
         return self
 
     @property

@@ -50,6 +50,18 @@ METRICS: dict[str, Metric] = {
         "histogram", "From sending a streamed attempt to its first event.", ("model",), _CALL_S
     ),
     "attempts": _counter("Attempts ended. usage: who counted the tokens.", "upstream", "model", "status", "usage"),
+    "retries": _counter("Attempts made at the same target again.", "upstream", "model", "reason"),
+    "target_rests": _counter(
+        "Targets put to rest after failures, probed, and closed: in service again.", "upstream", "model", "to"
+    ),
+    "targets_resting": _gauge("Workers in which the target rests after failures.", "upstream", "model"),
+    "queue_length": _gauge("Requests waiting for their turn at an upstream.", "upstream"),
+    "queue_wait_seconds": Metric(
+        "histogram",
+        "How long a request waited for its turn, by how that ended: turn, gone, late or full.",
+        ("upstream", "outcome"),
+        _CALL_S,
+    ),
     "tokens": _counter("Tokens used, as settled.", "model", "direction"),
     "overrun_tokens": _counter("Tokens used beyond what was held.", "model"),
     "store_faults": _counter("Calls to Redis that failed or came too late.", "operation"),
@@ -134,6 +146,10 @@ class Counters:
             self.add("tokens", output_tokens, model, "output")
         if ttft_ms is not None:
             self._observe("time_to_first_token_seconds", (model,), ttft_ms)
+
+    def queue_wait(self, upstream: str, outcome: str, wait_ms: float) -> None:
+        """A request waits for its turn no longer."""
+        self._observe("queue_wait_seconds", (upstream, outcome), wait_ms)
 
     def store_fault(self, operation: str) -> None:
         self.add("store_faults", 1, operation)

@@ -15,7 +15,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser, HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from proxy.web.errors import Response, fault_response
+from proxy.web.errors import Response, Wire, fault_response, wire_of
 from proxy.web.heads import head
 from proxy.web.listener import Exchange, Listener
 
@@ -148,7 +148,7 @@ class Connection(BaseProtocol):
         if fault is None:
             self._begin(request, payload)
         else:
-            self._refuse(400, "bad_http", fault)
+            self._refuse(400, "bad_http", fault, wire=wire_of(request.path))
 
     def _begin(self, request: RawRequestMessage, payload: StreamReader) -> None:
         listener = self.listener
@@ -209,8 +209,8 @@ class Connection(BaseProtocol):
         else:
             self._queue.append(fault_response(400, "bad_http", message, self.listener.new_request_id()))
 
-    def _refuse(self, status: int, code: str, message: str, lingering: bool = True) -> None:
-        response = fault_response(status, code, message, self.listener.new_request_id())
+    def _refuse(self, status: int, code: str, message: str, lingering: bool = True, wire: Wire = "openai") -> None:
+        response = fault_response(status, code, message, self.listener.new_request_id(), wire)
         self._write_last(response, lingering)
 
     def _write_last(self, response: Response, lingering: bool = True) -> None:

@@ -57,15 +57,11 @@ RULES: dict[Reason, _Rule] = {
 }
 
 _ANTHROPIC_TYPES: dict[int, str] = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    405: "invalid_request_error",
-    408: "invalid_request_error",
-    413: "invalid_request_error",
-    415: "invalid_request_error",
     429: "rate_limit_error",
+    529: "overloaded_error",
 }
 
 
@@ -76,7 +72,7 @@ def error_response(refusal: Refusal, request_id: str, wire: Wire = "openai") -> 
     message = BAD_SECRET if refusal.reason == "unauthenticated" else refusal.message
     headers = {**_allowed_headers(refusal), **rule.headers, **_retry_header(refusal)}
     if wire == "anthropic":
-        kind = "billing_error" if refusal.reason == "budget" else _ANTHROPIC_TYPES.get(status, "api_error")
+        kind = "billing_error" if refusal.reason == "budget" else _anthropic_type(status)
         return status, headers | _ids(request_id, wire), anthropic_body(message, kind, request_id)
     body = openai_body(
         message, refusal.type or rule.type, refusal.code or rule.code, refusal.param, _budget(refusal.budget)
@@ -89,7 +85,7 @@ def fault_response(
 ) -> Response:
     """The answer to a fault that is no refusal: broken HTTP, an unknown route, or an error of our own."""
     if wire == "anthropic":
-        body = anthropic_body(message, _ANTHROPIC_TYPES.get(status, "api_error"), request_id)
+        body = anthropic_body(message, _anthropic_type(status), request_id)
     else:
         body = openai_body(message, "server_error" if status >= 500 else "invalid_request_error", code)
     return status, {**headers, **_ids(request_id, wire)}, body
@@ -119,6 +115,11 @@ def anthropic_body(message: str, type: str, request_id: str) -> bytes:
     return orjson.dumps(
         {"type": "error", "error": {"type": type, "message": _text(message)}, "request_id": request_id}
     )
+
+
+def _anthropic_type(status: int) -> str:
+    usual = "invalid_request_error" if 400 <= status < 500 else "api_error"
+    return _ANTHROPIC_TYPES.get(status, usual)
 
 
 def _ids(request_id: str, wire: Wire) -> dict[str, str]:

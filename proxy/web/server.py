@@ -16,7 +16,7 @@ from aiohttp.streams import StreamReader
 from proxy.domain.refusals import Refused
 from proxy.gateway.ports import Clock
 from proxy.web.api.call import HttpCall
-from proxy.web.api.routes import Catalogue, Journey, Routes
+from proxy.web.api.routes import Catalogue, Journey, Routes, Stored
 from proxy.web.connection import Connection
 from proxy.web.errors import error_response, fault_response, wire_of
 from proxy.web.listener import Limits, Listener
@@ -34,6 +34,7 @@ class DataPlane:
         self,
         *,
         journey: Journey,
+        stored: Stored,
         catalogue: Catalogue,
         not_ready: Callable[[], str | None],
         new_request_id: Callable[[], str],
@@ -44,7 +45,7 @@ class DataPlane:
         self._not_ready = not_ready
         self._fault = fault
         self._new_request_id = new_request_id
-        self._routes = Routes(journey, catalogue, self._missing)
+        self._routes = Routes(journey, catalogue, self._missing, stored)
         self._listener = Listener(
             self._make_call,
             self._serve,
@@ -108,6 +109,7 @@ class DataPlane:
 async def serve_data_plane(
     *,
     journey: Journey,
+    stored: Stored,
     catalogue: Catalogue,
     not_ready: Callable[[], str | None],
     new_request_id: Callable[[], str],
@@ -122,6 +124,7 @@ async def serve_data_plane(
     """Serves on `sock`, or on `host` and `port`. Raises OSError if it cannot be bound."""
     plane = DataPlane(
         journey=journey,
+        stored=stored,
         catalogue=catalogue,
         not_ready=not_ready,
         new_request_id=new_request_id,

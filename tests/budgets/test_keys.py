@@ -22,6 +22,8 @@ def test_the_keys_are_those_of_the_schema() -> None:
     assert shard.rates("acme") == "faregate:{s7}:r:acme"
     assert shard.holding("acme") == "faregate:{s7}:h:acme"
     assert shard.done("req_1:1") == "faregate:{s7}:done:req_1:1"
+    assert shard.response("acme", "resp_1") == "faregate:{s7}:response:acme/resp_1"
+    assert shard.item("acme", "msg_1") == "faregate:{s7}:item:acme/msg_1"
     assert keys.INSTALL == "faregate:install"
     assert keys.DIRECTORY == "faregate:directory"
     assert keys.POLICY == "faregate:policy"

@@ -1,44 +1,78 @@
-"""The real `openai` library in an environment of its own, a served gate, and a tap between the two."""
+"""One served gate for all clients, a scripted upstream behind it, and a tap before it for every call."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from proxy.demo.scripted_upstream import ScriptedUpstream
-from tests.clients.wire import Tap
+from tests.clients.programs_running import Program, installed
+from tests.clients.wire import Request, Tap
 from tests.e2e.served import Gate, prepare, serving
 
-HERE = Path(__file__).parent
-PYTHON = HERE / ".envs" / "openai" / "bin" / "python"
-DEADLINE_S = 30.0
+PROMPT = "hello there"
+PROGRAMS = {
+    "openai-python": "python",
+    "anthropic-python": "python",
+    "langchain-openai": "python",
+    "pydantic-ai": "python",
+    "openai-agents": "python",
+    "litellm": "litellm",
+    "openai-node": "node",
+    "anthropic-typescript": "node",
+    "ai-sdk-openai": "node",
+    "ai-sdk-openai-compatible": "node",
+    "ai-sdk-anthropic": "node",
+}
 
-MORE = """
+UPSTREAMS = """
+[upstreams.anthropic]
+base_url = "{root_url}"
+[upstreams.chat-only]
+wire = "openai"
+base_url = "{url}"
+api_key_env = "OPENAI_API_KEY"
+endpoints = ["chat/completions"]
 [upstreams.unkeyed]
 wire = "openai"
 base_url = "http://127.0.0.1:9/v1"
 api_key_env = "NO_SUCH_KEY"
 """
-UNKEYED_MODEL = """
-[models."unkeyed"]
-upstream = "unkeyed"
-upstream_model = "x"
+MODEL = """
+[models."{name}"]
+upstream = "{upstream}"
+upstream_model = "{upstream_model}"
 max_output_tokens = 4096
 context_tokens = 128000
 output_limit_field = "max_tokens"
-price = { input = "1", output = "1" }
+price = {{ input = "1", output = "1" }}
 """
-SMALL_ONLY = 'id = "small-only"\nname = "Small"\nmodels = ["small"]\n'
-ONE_AT_ONCE = 'id = "one-at-once"\nname = "Slow"\nmodels = ["*"]\n[rate_limits]\nconcurrent_requests = 1\n'
-TINY = """
+MODELS = (
+    ("unkeyed", "unkeyed", "x"),
+    ("embed", "openai", "text-embedding-3-small"),
+    ("claude", "anthropic", "claude-haiku-4-5"),
+    ("chat-only", "chat-only", "chat-only-upstream"),
+)
+PLANS = {
+    "small-only": 'id = "small-only"\nname = "Small"\nmodels = ["small"]\n',
+    "one-at-once": 'id = "one-at-once"\nname = "Slow"\nmodels = ["*"]\n[rate_limits]\nconcurrent_requests = 1\n',
+    "one-call": """
+id = "one-call"
+name = "Once"
+models = ["*"]
+[[budgets]]
+meter = "requests"
+limit = 1
+window = "P1M"
+[denial]
+message_exhausted = "Dear {plan} customer: you have had your {limit} call. More on {resets_at}."
+""",
+    "tiny": """
 id = "tiny"
 name = "Tiny"
 models = ["*"]
@@ -48,40 +82,35 @@ limit = 100
 window = "lifetime"
 [denial]
 message_too_large = "Dear {plan} customer: {asked} {meter} asked, {remaining} left. Ask for at most {can_afford}."
-"""
-
-
-class Program:
-    """openai_program.py, running: one case after another, each with its answer."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def run(self, case: str, base_url: str, secret: str, **asked: Any) -> dict[str, Any]:
-        """`{"result"}` or `{"error"}`."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        line = json.dumps({"case": case, "base_url": base_url, "secret": secret, **asked})
-        self._process.stdin.write(line.encode() + b"\n")
-        async with asyncio.timeout(DEADLINE_S):
-            answer = await self._process.stdout.readline()
-        assert answer, f"The program ended in the middle of the case {case}."
-        return dict(json.loads(answer))
+""",
+}
 
 
 @dataclass
-class Scene:
-    """A gate that serves, its upstream, and the client before it. `requests` counts those of the last case."""
+class Said:
+    """What a client made of a call, and the requests that it made for it."""
+
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    requests: list[Request]
+
+    def well(self) -> dict[str, Any]:
+        assert self.result is not None, f"{self.error}"
+        return self.result
+
+    def refused(self) -> dict[str, Any]:
+        assert self.error is not None, f"The client had an answer where a refusal was due: {self.result}"
+        return self.error
+
+
+@dataclass
+class Stage:
+    """A gate that serves, its upstream, and the programs that use a client each."""
 
     gate: Gate
     upstream: ScriptedUpstream
-    tap: Tap
-    program: Program
+    programs: dict[str, Program] = field(default_factory=dict)
     customers: int = 0
-
-    @property
-    def requests(self) -> int:
-        return self.tap.requests
 
     async def customer(self, plan: str = "starter") -> tuple[str, str]:
         """A customer of its own: its id and its agent's secret."""
@@ -89,49 +118,50 @@ class Scene:
         id = f"customer-{self.customers}"
         return id, await self.gate.customer(id, plan)
 
-    async def client(self, case: str, secret: str, **asked: Any) -> dict[str, Any]:
-        """Runs a case in the library; `fields` are those of the request, on top of a small one."""
-        self.tap.arrivals.clear()
-        asked["fields"] = {"model": "small", "messages": [{"role": "user", "content": "hello there"}]} | asked.get(
-            "fields", {}
-        )
-        return await self.program.run(case, self.tap.url, secret, **asked)
+    async def program(self, name: str) -> Program:
+        if name not in self.programs:
+            self.programs[name] = await Program.start(name)
+        return self.programs[name]
+
+    async def call(
+        self, client: str, endpoint: str, case: str, secret: str, *, model: str = "small", limit: int | None = None
+    ) -> Said:
+        """Lets a client make a call through a tap of its own."""
+        program = await self.program(PROGRAMS[client])
+        async with Tap(self.gate.port) as tap:
+            said = await program.run(
+                client=client, endpoint=endpoint, case=case, url=tap.url, secret=secret, model=model,
+                prompt=PROMPT, limit=limit,
+            )  # fmt: skip
+            return Said(said.get("result"), said.get("error"), tap.seen)
 
 
-@pytest.fixture(scope="session")
-def openai_python() -> Path:
-    if not (PYTHON.parent.parent / ".ready").exists():
-        pytest.skip("The openai library is not installed: make test-clients installs it.")
-    return PYTHON
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served_scene(openai_python: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    """One gate and one client process for all cases of the module."""
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def served_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """One gate and one process for each language, for all tests of clients."""
+    if not installed():
+        pytest.skip("The client libraries are not installed: make test-clients installs them.")
     async with contextlib.AsyncExitStack() as closing:
         upstream = await closing.enter_async_context(ScriptedUpstream())
-        gate = prepare(tmp_path_factory.mktemp("clients"), upstream.url, more=MORE)
-        for name, plan in (("small-only", SMALL_ONLY), ("one-at-once", ONE_AT_ONCE), ("tiny", TINY)):
+        more = UPSTREAMS.format(url=upstream.url, root_url=upstream.root_url)
+        gate = prepare(tmp_path_factory.mktemp("clients"), upstream.url, more=more)
+        gate.environment["ANTHROPIC_API_KEY"] = "sk-ant-canary-provider-key-0123456789"
+        for name, plan in PLANS.items():
             gate.write_plan(name, plan)
         with (gate.folder / "policies" / "models.toml").open("a") as models:
-            models.write(UNKEYED_MODEL)
+            for name, served_by, upstream_model in MODELS:
+                models.write(MODEL.format(name=name, upstream=served_by, upstream_model=upstream_model))
         await closing.enter_async_context(serving(gate))
-        tap = await closing.enter_async_context(Tap(gate.port))
-        process = await asyncio.create_subprocess_exec(
-            openai_python, "-I", HERE / "openai_program.py",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        stage = Stage(gate, upstream)
         try:
-            yield Scene(gate, upstream, tap, Program(process))
+            yield stage
         finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            async with asyncio.timeout(DEADLINE_S):
-                await process.wait()
+            for program in stage.programs.values():
+                await program.stop()
 
 
 @pytest.fixture
-def scene(served_scene: Scene) -> Scene:
-    """The module's gate with an upstream that has forgotten what came before."""
-    served_scene.upstream.forget()
-    return served_scene
+def stage(served_stage: Stage) -> Stage:
+    """The gate, with an upstream that has forgotten what came before."""
+    served_stage.upstream.forget()
+    return served_stage

@@ -1,7 +1,7 @@
 """What a user of the `openai` library writes, run in that library's own environment by test_openai.py.
 
-Each line of stdin is a case: `{"case", "base_url", "secret", "client": {...}, "fields": {...}}`. Each is answered
-with one line: `{"result": ...}` or `{"error": {...}}`, the exception as user code meets it.
+Each line of stdin is a case: `{"id", "case", "base_url", "secret", "client": {...}, "fields": {...}}`. Each is answered
+with one line: `{"id", "result": ...}` or `{"id", "error": {...}}`, the exception as user code meets it.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def catalogue(client: OpenAI, fields: dict[str, Any]) -> dict[str, Any]:
     return {"ids": [model.id for model in client.models.list()], "one": client.models.retrieve("small").to_dict()}
 
 
-def embedded(client: OpenAI, fields: dict[str, Any]) -> dict[str, Any]:
-    return client.embeddings.create(**fields).to_dict()
+def moderated(client: OpenAI, fields: dict[str, Any]) -> dict[str, Any]:
+    """An endpoint of the library's that the gate does not serve."""
+    return client.moderations.create(model=fields["model"], input="hello there").to_dict()
 
 
 async def at_once(client: AsyncOpenAI, fields: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def told(error: APIError) -> dict[str, Any]:
     }
 
 
-CASES = {case.__name__: case for case in (plain, streamed, accumulated, left_early, catalogue, embedded)}
+CASES = {case.__name__: case for case in (plain, streamed, accumulated, left_early, catalogue, moderated)}
 ASYNC_CASES = {case.__name__: case for case in (at_once, plain_async, left_early_async)}
 
 
@@ -155,7 +156,8 @@ def run(asked: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(run(json.loads(line))) + "\n")
+        asked = json.loads(line)
+        sys.stdout.write(json.dumps({"id": asked["id"], **run(asked)}) + "\n")
         sys.stdout.flush()
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from proxy.demo.scripts import Script
-from tests.clients.conftest import Scene
+from tests.clients.conftest import PROMPT, Stage
+from tests.clients.wire import Request, Tap
+from tests.e2e.served import Gate
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TOOLS = [
     {
@@ -26,6 +28,36 @@ TWO_CALLS = (
     {"name": "weather", "arguments": '{"city": "Oslo", "unit": "celsius"}'},
     {"name": "weather", "arguments": '{"city": "Lima"}'},
 )
+
+
+class Scene:
+    """The gate, and openai_program.py before it. `seen` are the requests of its last case."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.upstream = stage.upstream
+        self.customer = stage.customer
+        self.gate: Gate = stage.gate
+        self.seen: list[Request] = []
+
+    @property
+    def requests(self) -> int:
+        return len(self.seen)
+
+    async def client(self, case: str, secret: str, **asked: Any) -> dict[str, Any]:
+        """Runs a case in the library; `fields` are those of the request, on top of a small one."""
+        small = {"model": "small", "messages": [{"role": "user", "content": PROMPT}]}
+        asked["fields"] = small | asked.get("fields", {})
+        program = await self._stage.program("openai_program")
+        async with Tap(self.gate.port) as tap:
+            said = await program.run(case=case, base_url=f"{tap.url}/v1", secret=secret, **asked)
+            self.seen = tap.seen
+        return said
+
+
+@pytest.fixture
+def scene(stage: Stage) -> Scene:
+    return Scene(stage)
 
 
 def ledger(event: dict[str, Any]) -> tuple[int, int]:
@@ -128,7 +160,7 @@ DENIALS: list[tuple[str, str, dict[str, Any], tuple[str, int, str, str | None]]]
     ("streamed", "tiny", {"max_tokens": 4096}, ("APIStatusError", 402, "insufficient_quota", None)),
     ("plain_async", "tiny", {"max_tokens": 4096}, ("APIStatusError", 402, "insufficient_quota", None)),
     ("plain", "starter", {"model": "unkeyed"}, ("InternalServerError", 503, "upstream_not_configured", None)),
-    ("embedded", "starter", {"input": "x"}, ("NotFoundError", 404, "unknown_url", None)),
+    ("moderated", "starter", {}, ("NotFoundError", 404, "unknown_url", None)),
 ]
 
 
@@ -140,12 +172,7 @@ async def test_each_denial_is_its_exception_and_one_request(
 ) -> None:
     """A client at its defaults that repeats a refusal makes a storm of what was a sentence."""
     _, secret = await scene.customer(plan)
-    if case == "embedded":
-        scene.tap.arrivals.clear()
-        said = await scene.program.run(case, scene.tap.url, secret, fields={"model": "small", **fields})
-    else:
-        said = await scene.client(case, secret, fields=fields)
-    error = said["error"]
+    error = (await scene.client(case, secret, fields=fields))["error"]
     assert (error["type"], error["status"], error["code"], error["param"]) == expected
     assert error["request_id"] == error["headers"]["x-request-id"]
     assert scene.requests == 1
@@ -198,7 +225,7 @@ async def test_a_rate_limit_is_retried_when_the_gate_says_and_not_before(scene: 
     assert 1 <= wait_s <= 2
     patiently = (await scene.client("plain", secret))["error"]
     assert (patiently["type"], scene.requests) == ("RateLimitError", 3)
-    first_at, second_at, third_at = scene.tap.arrivals
+    first_at, second_at, third_at = (request.at for request in scene.seen)
     assert min(second_at - first_at, third_at - second_at) >= wait_s - 0.05
     scene.upstream.release()
     assert (await first).status == 200

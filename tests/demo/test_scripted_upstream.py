@@ -169,8 +169,29 @@ async def test_it_speaks_anthropics_messages(client: aiohttp.ClientSession, upst
         events = [orjson.loads(each.split(b"data: ")[1]) for each in (await answer.read()).split(b"\n\n")[:-1]]
     assert [each["type"] for each in events][-2:] == ["message_delta", "message_stop"]
     assert events[0]["message"]["usage"]["output_tokens"] == 1
-    assert events[-2]["usage"] == {"output_tokens": 3}
+    assert (events[-2]["usage"]["input_tokens"], events[-2]["usage"]["output_tokens"]) == (3, 3)
     assert upstream.calls[1].output_tokens == 3
+    async with client.post(f"{url}/count_tokens", json=ASK) as answer:
+        assert await answer.json() == {"input_tokens": 3}
+
+
+async def test_its_messages_think_and_use_tools(client: aiohttp.ClientSession, upstream: ScriptedUpstream) -> None:
+    """What a stream says piece by piece is what a plain answer says at once."""
+    script = Script(times=2, reasoning="let me see", tool_calls=[{"name": "f", "arguments": '{"city": "Oslo"}'}])
+    upstream.script(script)
+    url = f"{upstream.root_url}/v1/messages"
+    async with client.post(url, json={**ASK, "max_tokens": 30}) as answer:
+        said = await answer.json()
+    assert [block["type"] for block in said["content"]] == ["thinking", "tool_use"]
+    assert (said["content"][0]["thinking"], said["content"][1]["input"]) == ("let me see", {"city": "Oslo"})
+    assert said["stop_reason"] == "tool_use"
+    async with client.post(url, json={**ASK, "max_tokens": 30, "stream": True}) as answer:
+        events = [orjson.loads(each.split(b"data: ")[1]) for each in (await answer.read()).split(b"\n\n")[:-1]]
+    deltas = [each["delta"] for each in events if each["type"] == "content_block_delta"]
+    assert "".join(delta.get("partial_json", "") for delta in deltas) == '{"city": "Oslo"}'
+    assert (
+        events[-2]["usage"]["output_tokens"] == said["usage"]["output_tokens"] == upstream.calls[1].output_tokens
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"messages": []}', b"not json"])

@@ -14,7 +14,7 @@ from proxy.domain.policy_documents import (
 )
 from proxy.domain.pricing import Price
 
-PRICE = Price(150_000, 600_000, 75_000, 1, 2, 3, 4, "models.toml")
+PRICE = Price(150_000, 600_000, 75_000, 1, 2, 3, 4, "models.toml", 5)
 TARGETS = (Target("openai", "gpt-4o-mini-2024"), Target("azure", "mini"))
 MODEL = Model("gpt-4o-mini", TARGETS, 16_384, 128_000, "max_tokens", ("claude",), PRICE)
 PLAN = Plan(
@@ -23,7 +23,21 @@ PLAN = Plan(
     version=7,
     models=frozenset({"b", "a", "c"}),
     budgets=(
-        Budget("tokens", "tokens", 1_000_000, "P1D", "agent", frozenset({"b", "a"})),
+        Budget(
+            "tokens",
+            "tokens",
+            1_000_000,
+            "P1D",
+            "agent",
+            frozenset({"b", "a"}),
+            "calendar",
+            False,
+            5,
+            6,
+            7,
+            8,
+            ("50%", "900"),
+        ),
         Budget("money", "cost_usd", 9_000_000_000_000_000),
     ),
     rate_limits=RateLimits(60, 100_000, 10),
@@ -33,6 +47,9 @@ PLAN = Plan(
     min_output_tokens=8,
     on_exceed="clamp",
     hold="rolling",
+    mode="shadow",
+    require_user=True,
+    on_store_failure="open",
 )
 POLICY = Policy(3, {MODEL.id: MODEL, "bare": replace(MODEL, id="bare", price=None, fallbacks=())}, {PLAN.id: PLAN})
 

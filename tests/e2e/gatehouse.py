@@ -44,9 +44,11 @@ class House:
 async def open_house(
     folder: Path, plans: Mapping[str, str] | None = None, *, models: str | None = None, **how: Any
 ) -> AsyncIterator[House]:
-    """Serves with these plans beside the usual one; `how` goes to `prepare`, `{upstream}` in `more` filled in."""
+    """Serves with these plans beside the usual one; `how` goes to `prepare`, `{upstream}` and `{upstream_root}` in
+    `more` filled in."""
     async with ScriptedUpstream() as upstream:
         more = str(how.pop("more", "")).replace("{upstream}", upstream.url)
+        more = more.replace("{upstream_root}", upstream.root_url)
         environment = how.pop("environment", {})
         gate = prepare(folder, upstream.url, more=more, **how)
         gate.environment.update(environment)

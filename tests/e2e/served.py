@@ -181,8 +181,11 @@ def free_port() -> int:
             return port
 
 
-def prepare(folder: Path, upstream_url: str, *, workers: int = 1, more: str = "") -> Gate:
-    """A folder with a configuration and policies; nothing runs yet."""
+def prepare(folder: Path, upstream_url: str, *, workers: int = 1, retries: int = 0, more: str = "") -> Gate:
+    """A folder with a configuration and policies; nothing runs yet.
+
+    Without retries by default: a test that orders one fault of the upstream wants to see what becomes of it.
+    """
     gate = Gate(folder, free_port(), free_port(), upstream_url)
     (folder / "policies" / "plans").mkdir(parents=True)
     (folder / "policies" / "models.toml").write_text(MODELS)
@@ -199,6 +202,7 @@ port = {gate.admin_port}
 default_plan = "starter"
 [upstreams.openai]
 base_url = "{upstream_url}"
+max_retries = {retries}
 {more}
 """
     )

@@ -33,6 +33,7 @@ wire = "litellm"
 provider = "openai"
 base_url = "{url}"
 api_key_env = "OTHER_API_KEY"
+max_retries = 0
 """
 MODELS = """
 [models."translated"]

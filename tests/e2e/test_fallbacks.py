@@ -49,6 +49,7 @@ UPSTREAMS = f"""
 [upstreams.hasty]
 wire = "openai"
 base_url = "{{upstream}}"
+max_retries = 0
 first_byte_timeout_s = 0.4
 idle_timeout_s = 0.4
 [upstreams.stalling]
@@ -57,6 +58,7 @@ base_url = "http://127.0.0.1:{STALLING_PORT}/v1"
 idle_timeout_s = 0.4
 [upstreams.dead]
 wire = "openai"
+max_retries = 0
 base_url = "http://127.0.0.1:{free_port()}/v1"
 """
 ALLOWED = '["first", "second", "unreachable", "stalling", "long-way", "cheap", "dear"]'
@@ -94,6 +96,19 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     folder = tmp_path_factory.mktemp("fallbacks")
     async with open_house(folder, PLANS, models=MODELS, more=UPSTREAMS) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def well(house: House) -> str:
+    """The secret of somebody for whom everything works."""
+    return await house.gate.customer("well", "all")
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def nothing_rests(house: House, well: str) -> None:
+    """A good answer between the faults: a target that only fails would rest, and not be tried any more."""
+    house.upstream.forget()
+    assert (await house.gate.chat(well, model="first", max_tokens=50)).headers["faregate-model"] == "first"
 
 
 async def _two_attempts(house: House, customer: str, first: str, reason: str, charged: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from proxy.domain.asks import Ask, Attribution
 from proxy.domain.identity import Identity
 from proxy.domain.policy import Budget, Model, Plan, Policy, Target
 from proxy.domain.pricing import Price
@@ -23,11 +24,15 @@ from proxy.domain.reservations import (
 )
 from proxy.domain.secrets import digest, make_secret
 from proxy.domain.usage import Usage
+from proxy.gateway.admission import Trail
 from proxy.gateway.drains import Drains
 from proxy.gateway.house import House
 from proxy.gateway.knowledge import Knowledge
 from proxy.gateway.leases import Leases
-from proxy.gateway.ports import DenialKey, Dispatch, UpstreamFailed
+from proxy.gateway.ports import DenialKey, Dispatch, StoredResponse, UpstreamFailed
+from proxy.gateway.rests import Rests
+from proxy.gateway.retries import RetryRule
+from proxy.gateway.turns import Turns
 
 PEPPER = b"pepper of the tests"
 SECRET = make_secret(bytes(range(27)))[1]
@@ -76,6 +81,12 @@ def identity(**more: Any) -> Identity:
         "shard": 3,
     }
     return Identity(**{**fields, **more})
+
+
+def trail() -> Trail:
+    """A request of which nothing matters."""
+    ask = Ask("/v1/chat/completions", "small", {}, False, False, None, 1, 1, 1, (), Attribution())
+    return Trail("req_0", ask)
 
 
 class FakeBudgets:
@@ -263,6 +274,10 @@ class FakeDenials:
 class FakeMeters:
     def __init__(self) -> None:
         self.faults: list[str] = []
+        self.retries: list[tuple[str, str]] = []
+        self.rests: list[tuple[str, str]] = []
+        self.waits: list[str] = []
+        self.queue_length = 0
         self.answers: list[tuple[Any, ...]] = []
 
     def attempt(self, *labels: Any) -> None: ...
@@ -273,13 +288,64 @@ class FakeMeters:
     def fault(self, what: str) -> None:
         self.faults.append(what)
 
+    def retried(self, upstream: str, upstream_model: str, reason: str) -> None:
+        self.retries.append((upstream, reason))
+
+    def rest(self, upstream: str, upstream_model: str, to: str, reason: str = "") -> None:
+        self.rests.append((upstream, to))
+
+    def waiting(self, upstream: str, requests: int) -> None:
+        self.queue_length = requests
+
+    def waited(self, upstream: str, outcome: str, wait_ms: int) -> None:
+        self.waits.append(outcome)
+
+
+class FakeStoredResponses:
+    """Records by customer and id; `fails` is raised by all that is asked of it."""
+
+    def __init__(self) -> None:
+        self.responses: dict[tuple[str, str], StoredResponse] = {}
+        self.items: dict[tuple[str, str], StoredResponse] = {}
+        self.fails: Exception | None = None
+
+    async def keep(
+        self,
+        shard: int,
+        customer_id: str,
+        responses: Mapping[str, StoredResponse],
+        items: Mapping[str, StoredResponse],
+    ) -> None:
+        if self.fails:
+            raise self.fails
+        self.responses |= {(customer_id, id): each for id, each in responses.items()}
+        self.items |= {(customer_id, id): each for id, each in items.items()}
+
+    async def find_response(self, shard: int, customer_id: str, id: str) -> StoredResponse | None:
+        if self.fails:
+            raise self.fails
+        return self.responses.get((customer_id, id))
+
+    async def find_items(self, shard: int, customer_id: str, ids: Sequence[str]) -> list[StoredResponse | None]:
+        if self.fails:
+            raise self.fails
+        return [self.items.get((customer_id, id)) for id in ids]
+
+    async def forget(self, shard: int, customer_id: str, id: str) -> None:
+        self.responses.pop((customer_id, id), None)
+
 
 class FakeClock:
+    """Its monotonic time stands still until somebody moves it."""
+
+    def __init__(self) -> None:
+        self.us = 1_000
+
     def now_us(self) -> int:
         return NOW_US
 
     def monotonic_us(self) -> int:
-        return 1_000
+        return self.us
 
     def store_now_us(self) -> int:
         return NOW_US
@@ -294,27 +360,44 @@ class Doubles:
         self.budgets = FakeBudgets()
         self.directory = FakeDirectory()
         self.provider = FakeProvider()
+        self.providers = {"up": self.provider}
         self.tokenizers = FakeTokenizers()
         self.spool = FakeSpool()
         self.denials = FakeDenials()
         self.meters = FakeMeters()
+        self.stored_responses = FakeStoredResponses()
         self.spawned: list[str] = []
+        self.clock = FakeClock()
+        self.turns: dict[str, Turns] = {}
+        self.retries: dict[str, RetryRule] = {}
+        self.pauses: list[float] = []
         self.house = House(
             budgets=self.budgets,
             knowledge=Knowledge(self.directory),
-            providers={"up": self.provider},  # type: ignore[dict-item]
+            providers=self.providers,  # type: ignore[arg-type]
             tokenizers=self.tokenizers,
             spool=self.spool,
             denials=self.denials,
             meters=self.meters,
-            clock=FakeClock(),
+            clock=self.clock,
             spawn=self._spawn,
             pepper=PEPPER,
             new_request_id=lambda: "req_1",
             digest_user=lambda user: "digested",
             drains=Drains(),
             leases=Leases(self.budgets, self.meters),
+            stored_responses=self.stored_responses,
+            rests=Rests(self.clock, self.meters),
+            turns=self.turns,
+            retries=self.retries,
+            chance=lambda: 1.0,
+            pause=self._pause,
         )
+
+    async def _pause(self, seconds: float, call: Any) -> None:
+        """Time passes at once."""
+        self.pauses.append(seconds)
+        self.clock.us += int(seconds * 1_000_000)
 
     def _spawn(self, work: Any, name: str) -> None:
         work.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_no_file_names_a_registry_or_a_private_host() -> None:
     assert offences(PRIVATE_HOST) == []
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "tests/clients/openai.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "tests/clients/python.lock", "tests/clients/litellm.lock"])
 def test_locks_pin_by_hash_and_have_no_addresses(lock: str) -> None:
     """A hash makes it the same package wherever it comes from; an address would tie it to one place."""
     text = (HOME / lock).read_text()
@@ -69,6 +70,15 @@ def test_locks_pin_by_hash_and_have_no_addresses(lock: str) -> None:
     assert [name for name, rest in pinned if "--hash=sha256:" not in rest] == []
     assert "://" not in text
     assert "--index" not in text
+
+
+def test_the_node_lock_pins_by_hash_and_has_no_addresses() -> None:
+    """npm writes the registry's address beside every package unless it is told not to."""
+    text = (HOME / "tests/clients/node/package-lock.json").read_text()
+    packages = {name: package for name, package in json.loads(text)["packages"].items() if name}
+    assert len(packages) > 10
+    assert [name for name, package in packages.items() if not package.get("integrity")] == []
+    assert "://" not in text
 
 
 def test_nothing_generated_or_secret_is_committed() -> None:

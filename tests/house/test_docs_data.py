@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.domain.chat_requests import FIELDS, HARMLESS
-from proxy.web.api.routes import MODEL, Routes
+from proxy.web.api.routes import MODEL, RESPONSE, Routes
 from proxy.web.errors import RULES
 
 HOME = Path(__file__).parents[2]
@@ -27,10 +27,11 @@ INTERNAL = {"aborted", "untranslatable"}
 
 def test_every_route_has_its_line_and_every_line_its_route() -> None:
     """An agent's developer reads the page, not the table in the source."""
-    table: Any = Routes(None, None, None)._table  # type: ignore[arg-type]
+    table: Any = Routes(None, None, None, None)._table  # type: ignore[arg-type]
     routes = {f"{method} {path}" for path, methods in table.items() for method in methods}
     described = set(re.findall(r"^\| `([A-Z]+ /\S+)`", DATA_PLANE, re.MULTILINE))
-    assert described == routes | {f"GET {MODEL}{{id}}"}
+    below = {f"GET {MODEL}{{id}}", f"GET {RESPONSE}{{id}}", f"DELETE {RESPONSE}{{id}}"}
+    assert described == routes | below
 
 
 def test_the_table_of_fields_is_the_one_in_the_source() -> None:

@@ -26,12 +26,19 @@ def test_the_catalogues_own_price_goes_first(policies: Policies) -> None:
     """Every part, in picodollars per token; a request's own price in picodollars."""
     text = (
         'price = { input = "0.15", cached_input = "0.075", output = "0.60", cache_write = "0.1875",'
-        ' audio_input = "10", audio_output = "20", request = "0.01" }\n'
+        ' cache_write_1h = "0.30", audio_input = "10", audio_output = "20", request = "0.01" }\n'
     )
     model = read_policies(policies(models=MODEL + text, x='id = "x"'), Settings()).models["m"]
-    assert model.price == Price(
-        150_000, 600_000, 75_000, 187_500, 10_000_000, 20_000_000, request=10_000_000_000, version="policy"
-    )
+    parts = (150_000, 600_000, 75_000, 187_500, 10_000_000, 20_000_000)
+    assert model.price == Price(*parts, request=10_000_000_000, version="policy", cache_write_1h=300_000)
+
+
+def test_the_pinned_table_knows_what_an_hour_in_the_cache_costs() -> None:
+    """Anthropic asks twice the plain price for it."""
+    known = room.pinned("anthropic", "claude-sonnet-4-5")
+    assert known is not None
+    assert known.price is not None
+    assert (known.price.cache_write, known.price.cache_write_1h) == (3_750_000, 6_000_000)
 
 
 def test_without_a_price_the_pinned_table_is_asked(policies: Policies) -> None:

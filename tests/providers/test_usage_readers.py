@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.domain.usage import TOKENS_MAX, Usage
-from proxy.providers.usage_readers import numbers_of, read_chat_usage, read_messages_usage
+from proxy.providers.usage_readers import (
+    chat_usage_of,
+    numbers_of,
+    read_chat_usage,
+    read_embeddings_usage,
+    read_messages_usage,
+    read_responses_usage,
+)
 
 PLAIN = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
@@ -161,6 +168,8 @@ JSON = st.recursive(
 )
 FIELD = st.sampled_from(
     [
+        *("input_tokens_details", "output_tokens_details", "cache_write_tokens", "cache_creation"),
+        *("ephemeral_1h_input_tokens", "ephemeral_5m_input_tokens", "prompt_cache_hit_tokens"),
         *("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"),
         *("completion_tokens_details", "cached_tokens", "audio_tokens", "reasoning_tokens", "input_tokens"),
         *("output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
@@ -174,7 +183,15 @@ REPORT = st.recursive(
 @given(REPORT, REPORT)
 def test_any_report_whatever_gives_parts_that_add_up(report: Any, other: Any) -> None:
     """Pricing assumes disjoint parts: a negative remainder would be money given away."""
-    for usage in (read_chat_usage(report), read_messages_usage(report, other)):
+    said = {"model": "gemini-x", "usage": report, "x_groq": {"usage": other}}
+    read = (
+        read_chat_usage(report),
+        chat_usage_of(said),
+        read_messages_usage(report, other),
+        read_responses_usage(report),
+        read_embeddings_usage(report),
+    )
+    for usage in read:
         if usage is None:
             continue
         assert min(parts(usage)) >= 0
@@ -182,3 +199,49 @@ def test_any_report_whatever_gives_parts_that_add_up(report: Any, other: Any) ->
         assert usage.reasoning_tokens <= usage.output_tokens
         assert usage.audio_output_tokens <= usage.output_tokens
         assert max(parts(usage)) <= 3 * TOKENS_MAX
+        assert usage.cache_write_1h_tokens <= usage.cache_write_tokens
+
+
+def test_reasoning_beside_the_completion_is_output_where_the_total_says_so() -> None:
+    """xAI counts it so; what no field explains is a contradiction, but where a provider is known for it."""
+    details = {"completion_tokens_details": {"reasoning_tokens": 6}}
+    usage = read_chat_usage({**PLAIN, "total_tokens": 21, **details})
+    assert usage is not None
+    assert (parts(usage), usage.disputed) == ((10, 11, 0, 0, 0, 6, 0), False)
+    for report in ({**PLAIN, "total_tokens": 22, **details}, {**PLAIN, "total_tokens": 14}):
+        usage = read_chat_usage(report)
+        assert usage is not None
+        assert (usage.output_tokens, usage.disputed) == (5, True)
+    thinking = chat_usage_of({"model": "gemini-3", "usage": {**PLAIN, "total_tokens": 99}})
+    assert thinking is not None
+    assert (thinking.input_tokens, thinking.output_tokens, thinking.disputed) == (10, 89, False)
+
+
+@pytest.mark.parametrize("said", [{}, {"usage": None}, {"x_groq": None}, {"x_groq": {"id": "r"}}, {"x_groq": [1]}])
+def test_a_chunk_without_a_report_has_none(said: dict[str, Any]) -> None:
+    assert chat_usage_of(said) is None
+
+
+@pytest.mark.parametrize(
+    ("total", "minutes", "hour", "written", "for_an_hour"),
+    [
+        (500, 100, 400, 500, 400),
+        (500, 500, 0, 500, 0),
+        (500, None, None, 500, 0),
+        (None, 100, 400, 500, 400),
+        (700, 100, 400, 700, 600),
+        (700, 500, 0, 700, 0),
+        (50, 100, 400, 50, 50),
+    ],
+)
+def test_what_anthropic_writes_to_its_cache_for_an_hour_is_known_apart(
+    total: int | None, minutes: int | None, hour: int | None, written: int, for_an_hour: int
+) -> None:
+    """It costs more. In a stream the total runs on but not its split, and what that leaves open is dearer."""
+    split = {"ephemeral_5m_input_tokens": minutes, "ephemeral_1h_input_tokens": hour}
+    usage = read_messages_usage(
+        {"input_tokens": 5, "cache_creation": split}, {"output_tokens": 9, "cache_creation_input_tokens": total}
+    )
+    assert usage is not None
+    assert (usage.cache_write_tokens, usage.cache_write_1h_tokens) == (written, for_an_hour)
+    assert (usage.input_tokens, usage.disputed) == (5 + written, False)

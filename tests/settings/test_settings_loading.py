@@ -91,7 +91,7 @@ x = 1
 base_url = "x"
 bas_url = 1
 [upstreams.openai]
-max_concurrency = 4
+max_concurrency = -1
 connect_timeout_s = 0
 [upstreams.lit]
 wire = "litellm"
@@ -119,7 +119,7 @@ def test_every_fault_of_a_file_is_told_with_its_line(tmp_path: Path) -> None:
         '13: upstreams.mine needs `wire`, one of "openai", "anthropic", "litellm"',
         "14: upstreams.mine.base_url must be empty or a URL that begins with http:// or https://",
         '15: unknown key "bas_url"; did you mean "base_url"?',
-        "17: upstreams.openai.max_concurrency is not available yet: leave it out, or write 0",
+        "17: upstreams.openai.max_concurrency must be at least 0, not -1",
         "18: upstreams.openai.connect_timeout_s must be more than 0, not 0",
         '19: upstreams.lit needs `provider`, LiteLLM\'s name for it, such as provider = "gemini"',
         '22: telemetry.otlp_endpoint is not available yet: leave it out, or write ""',
@@ -135,6 +135,13 @@ def test_every_fault_of_a_file_is_told_with_its_line(tmp_path: Path) -> None:
         ("server = 3", "1: server must be a table, not 3"),
         ("[upstreams]\nopenai = 3", "2: upstreams.openai must be a table, not 3"),
         ("upstreams = 3", "1: upstreams must be a table, not 3"),
+        (
+            "[server]\nworkers = 3\n[upstreams.openai]\nmax_concurrency = 2",
+            (
+                "0: upstreams.openai.max_concurrency is 2, of which 3 workers cannot have one each:"
+                " make it 3 or more (0: unlimited), or server.workers 2 or less"
+            ),
+        ),
         ("[server]\nport = 8081", "0: server and admin cannot both listen on 127.0.0.1:8081"),
     ],
 )

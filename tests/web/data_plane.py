@@ -154,8 +154,12 @@ async def start(limits: Limits | None = None) -> Plane:
         served.calls.append(call)
         await (served.journey or echo)(call)
 
+    async def stored(call: Any, method: str, id: str) -> None:
+        await call.answer(200, {"content-type": "application/json"}, f'{{"{method}":"{id}"}}'.encode())
+
     plane = await serve_data_plane(
         journey=journey,
+        stored=stored,
         catalogue=Shelf(),
         not_ready=lambda: served.missing,
         new_request_id=lambda: f"req_{next(count):04d}",

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from proxy.domain.refusals import BudgetState, Reason, Refusal
-from proxy.web.errors import BAD_SECRET, RULES, error_response, fault_response
+from proxy.web.errors import BAD_SECRET, RULES, error_response, fault_response, wire_of
 
 TABLE: list[tuple[Refusal, int, str, str, dict[str, str]]] = [
     (
@@ -146,20 +146,54 @@ def test_money_in_a_budget_is_decimal_dollars_and_a_lifetime_never_resets() -> N
 @pytest.mark.parametrize(
     ("refusal", "kind"),
     [
+        (Refusal("budget", "m", 402), "billing_error"),
         (Refusal("budget", "m", 429), "billing_error"),
         (Refusal("unauthenticated", "m", 401), "authentication_error"),
         (Refusal("suspended", "m", 403), "permission_error"),
         (Refusal("model_not_found", "m", 404), "not_found_error"),
+        (Refusal("model_not_allowed", "m", 403), "permission_error"),
+        (Refusal("feature_not_allowed", "m", 403), "permission_error"),
+        (Refusal("model_unpriced", "m", 403), "permission_error"),
+        (Refusal("bad_request", "m", 400), "invalid_request_error"),
+        (Refusal("bad_request", "m", 408), "invalid_request_error"),
         (Refusal("bad_request", "m", 413), "invalid_request_error"),
+        (Refusal("bad_request", "m", 415), "invalid_request_error"),
+        (Refusal("unknown_parameter", "m", 400), "invalid_request_error"),
+        (Refusal("request_too_large", "m", 400), "invalid_request_error"),
         (Refusal("rate_limited", "m", 429), "rate_limit_error"),
         (Refusal("gate_unavailable", "m", 503), "api_error"),
+        (Refusal("upstream_not_configured", "m", 503), "api_error"),
+        (Refusal("upstream", "m", 400), "invalid_request_error"),
+        (Refusal("upstream", "m", 404), "not_found_error"),
+        (Refusal("upstream", "m", 409), "invalid_request_error"),
+        (Refusal("upstream", "m", 422), "invalid_request_error"),
+        (Refusal("upstream", "m", 429), "rate_limit_error"),
+        (Refusal("upstream", "m", 500), "api_error"),
+        (Refusal("upstream", "m", 502), "api_error"),
+        (Refusal("upstream", "m", 529), "overloaded_error"),
     ],
 )
 def test_anthropics_shape(refusal: Refusal, kind: str) -> None:
     status, headers, body = error_response(refusal, "req_1", "anthropic")
     assert json.loads(body)["error"]["type"] == kind
     assert json.loads(body)["request_id"] == headers["request-id"] == "req_1"
-    assert status == error_response(refusal, "req_1")[0]
+    usual_status, usual_headers, usual_body = error_response(refusal, "req_1")
+    assert status == usual_status
+    assert headers == {**usual_headers, "request-id": "req_1"}
+    assert set(json.loads(body)) == {"type", "error", "request_id"}
+    assert json.loads(body)["type"] == "error"
+    assert json.loads(body)["error"] == {"type": kind, "message": said(usual_body)["message"]}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, "invalid_request_error"), (404, "not_found_error"), (405, "invalid_request_error"),
+                         (500, "api_error"), (503, "api_error")]
+)  # fmt: skip
+def test_anthropics_shape_of_a_fault(status: int, kind: str) -> None:
+    """Broken HTTP, an unknown path or an error of ours, at a path that speaks its wire."""
+    _, headers, body = fault_response(status, "x", "m", "req_1", wire_of("/v1/messages/batches"))
+    assert json.loads(body) == {"type": "error", "error": {"type": kind, "message": "m"}, "request_id": "req_1"}
+    assert headers["request-id"] == headers["x-request-id"] == "req_1"
 
 
 def test_text_that_json_cannot_carry_does_not_fail_the_answer() -> None:

@@ -36,6 +36,11 @@ from proxy.web.server import serve_data_plane
         "/v1/files",
         "/healthz/",
         "/v1/models%3Fx",
+        "/v1/responses/",
+        "/v1/responses/resp_1/cancel",
+        "/v1/responses/resp_1/input_items",
+        "/v1/responses/compact",
+        "/v1/responses/input_tokens",
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -55,11 +60,19 @@ async def test_any_other_path_is_404_in_json(plane: Plane, target: str, method: 
         ("PUT", "/v1/models/gpt-4o-mini", "GET"),
         ("OPTIONS", "/v1/entitlements", "GET"),
         ("POST", "/healthz", "GET"),
+        ("POST", "/v1/responses/resp_1", "GET, DELETE"),
     ],
 )
 async def test_a_known_path_with_another_method_is_405(plane: Plane, method: str, target: str, allow: str) -> None:
     answer = await plane.ask(get(target, method=method))
     assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", allow)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_stored_response_is_asked_for_by_its_id(plane: Plane, method: str) -> None:
+    """The id as it stands in the path, whatever it is: nothing is decoded."""
+    answer = await plane.ask(get("/v1/responses/resp_%2F1?include=x", method=method))
+    assert (answer.status, answer.json()) == (200, {method: "resp_%2F1"})
 
 
 async def test_head_has_no_body(plane: Plane) -> None:
@@ -261,6 +274,7 @@ async def test_it_serves_on_a_given_socket_and_shares_a_port() -> None:
     async def plane_on(**where: Any) -> Any:
         return await serve_data_plane(
             journey=echo,
+            stored=None,
             catalogue=Shelf(),
             not_ready=lambda: None,
             new_request_id=lambda: "req_1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import unquote
 
 import orjson
@@ -16,9 +16,14 @@ from proxy.web.errors import fault_response, wire_of
 
 Handler = Callable[[HttpCall], Awaitable[None]]
 Journey = Callable[[Call], Awaitable[None]]
+Stored = Callable[[Call, Literal["GET", "DELETE"], str], Awaitable[None]]
+"""(call, method, id): shows or deletes a response that an upstream keeps."""
 
 JSON = {"content-type": "application/json"}
 MODEL = "/v1/models/"
+RESPONSE = "/v1/responses/"
+# What OpenAI serves below that path and is no id.
+NO_RESPONSES = frozenset(("compact", "input_tokens"))
 
 
 class Catalogue(Protocol):
@@ -36,7 +41,10 @@ class Catalogue(Protocol):
 class Routes:
     """The table. `not_ready` says in a sentence what is missing before this worker can serve, or None."""
 
-    def __init__(self, journey: Journey, catalogue: Catalogue, not_ready: Callable[[], str | None]) -> None:
+    def __init__(
+        self, journey: Journey, catalogue: Catalogue, not_ready: Callable[[], str | None], stored: Stored
+    ) -> None:
+        self._stored = stored
         self._catalogue = catalogue
         self._not_ready = not_ready
         self._table: dict[str, Mapping[str, Handler]] = {
@@ -47,6 +55,10 @@ class Routes:
             "/readyz": {"GET": self._ready},
         }
         self._model_methods: Mapping[str, Handler] = {"GET": self._model}
+        self._response_methods: Mapping[str, Handler] = {
+            "GET": self._show_response,
+            "DELETE": self._delete_response,
+        }
         self._known = ", ".join(f"{next(iter(methods))} {path}" for path, methods in self._table.items())
 
     async def serve(self, call: HttpCall) -> None:
@@ -54,11 +66,11 @@ class Routes:
         path = call.endpoint
         methods = self._table.get(path)
         if methods is None:
-            if not path.startswith(MODEL) or len(path) == len(MODEL):
-                wire = wire_of(path)
-                await call.answer(*fault_response(404, "unknown_url", self._unknown(), call.request_id, wire))
-                return
-            methods = self._model_methods
+            methods = self._methods_below(path)
+        if methods is None:
+            wire = wire_of(path)
+            await call.answer(*fault_response(404, "unknown_url", self._unknown(), call.request_id, wire))
+            return
         handler = methods.get(call.method)
         if handler is not None:
             await handler(call)
@@ -69,6 +81,15 @@ class Routes:
             405, "method_not_allowed", message, call.request_id, wire_of(path), allow=allowed
         )
         await call.answer(*response)
+
+    def _methods_below(self, path: str) -> Mapping[str, Handler] | None:
+        """Of the paths that end in an id; None where there is nothing."""
+        if path.startswith(MODEL) and len(path) > len(MODEL):
+            return self._model_methods
+        id = path.removeprefix(RESPONSE)
+        if id and id != path and "/" not in id and id not in NO_RESPONSES:
+            return self._response_methods
+        return None
 
     def _unknown(self) -> str:
         return f"There is nothing at this path. Known: {self._known}."
@@ -87,6 +108,12 @@ class Routes:
                 return
         message = "There is no such model in your plan. GET /v1/models lists those that are."
         raise Refused(Refusal("model_not_found", message, 404, param="model"))
+
+    async def _show_response(self, call: HttpCall) -> None:
+        await self._stored(call, "GET", call.endpoint[len(RESPONSE) :])
+
+    async def _delete_response(self, call: HttpCall) -> None:
+        await self._stored(call, "DELETE", call.endpoint[len(RESPONSE) :])
 
     async def _entitlements(self, call: HttpCall) -> None:
         await call.answer(200, JSON, orjson.dumps(await self._catalogue.entitlements(call)))
