@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from proxy.gateway.house import House
 from proxy.gateway.journey import serve
 from proxy.gateway.knowledge import Knowledge
 from proxy.gateway.leases import Leases
-from proxy.gateway.ports import Call, StoreAway
+from proxy.gateway.ports import StoreAway
 from proxy.ledger.spool import FileSpool
 from proxy.processes import WorkerControl, listen_shared
 from proxy.providers.tokenizers import Tokenizers
@@ -46,6 +48,7 @@ log = structlog.get_logger(__name__)
 
 USER_DIGEST_BYTES = 16
 SPOOL_LOOK_S = 1.0
+GC_YOUNG_OBJECTS = 25_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ async def work(control_fd: int) -> int:
         tasks.spawn(control.report_metrics(counters.snapshot), "metrics")
         tasks.spawn(watch_loop_lag(counters), "loop lag")
         tasks.spawn(requests.run(), "request log")
+        _spare_the_collector()
         control.ready()
         await control.ending.wait()
         await worker.drain(said.drain_s, control.quickly)
@@ -127,6 +131,16 @@ async def work(control_fd: int) -> int:
     await control.close()
     logs.close()
     return 0
+
+
+def _spare_the_collector() -> None:
+    """What was built lives as long as the worker, and requests leave next to no cycles behind.
+
+    So the collector need not walk over all of it for every few hundred objects: a tenth of what a request costs.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_YOUNG_OBJECTS, 20, 50)
 
 
 class Worker:
@@ -180,12 +194,8 @@ class Worker:
             drains=Drains(),
             leases=Leases(budgets, meters, said.chaos.renew_s),
         )
-
-        async def journey(call: Call) -> None:
-            await serve(call, house)
-
         plane = await serve_data_plane(
-            journey=journey,
+            journey=partial(serve, house=house),
             catalogue=WorkerCatalogue(house, RedisBalances(hot, said.shards)),
             not_ready=lambda: None if hot.connected else "Redis is away.",
             new_request_id=house.new_request_id,

@@ -29,9 +29,9 @@ class Upstream:
     def serves(self, endpoint: Endpoint) -> bool:
         return endpoint in self._carriers
 
-    async def send(self, dispatch: Dispatch) -> Answer:
+    def send(self, dispatch: Dispatch) -> Awaitable[Answer]:
         """Send and wait for the answer's head; raises `UpstreamFailed`."""
-        return await self._carriers[dispatch.ask.endpoint](dispatch)
+        return self._carriers[dispatch.ask.endpoint](dispatch)
 
     async def close(self) -> None:
         for wire in self._wires:

@@ -18,6 +18,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from proxy.web.errors import Response, fault_response
 from proxy.web.heads import head
 from proxy.web.listener import Exchange, Listener
+from proxy.web.whole_requests import Payload, RequestHead, whole_request
 
 NEVER = float("inf")
 QUEUE_MAX = 16
@@ -51,6 +52,7 @@ class Connection(BaseProtocol):
         "_queue",
         "_receiving",
         "_task",
+        "_unparsed",
         "_unsent",
         "listener",
     )
@@ -68,7 +70,7 @@ class Connection(BaseProtocol):
         self.listener = listener
         self._queue: deque[tuple[RawRequestMessage, StreamReader] | Response] = deque()
         self._call: Exchange | None = None
-        self._payload: StreamReader = EMPTY_PAYLOAD
+        self._payload: Payload = EMPTY_PAYLOAD
         self._task: asyncio.Task[None] | None = None
         self._deadline = NEVER
         # Bytes of a request whose headers are not complete have arrived.
@@ -76,6 +78,8 @@ class Connection(BaseProtocol):
         # Nothing more will be answered after the present request; what still arrives is thrown away.
         self._ending = False
         self._discarded = 0
+        # The parser has seen nothing yet, so it cannot be in the middle of a request.
+        self._unparsed = True
         self._unsent = 0
         self._progress_at = 0.0
 
@@ -114,6 +118,12 @@ class Connection(BaseProtocol):
             return
         parser = self._parser
         assert parser is not None
+        if self._unparsed and self._call is None:
+            whole = whole_request(data)
+            if whole is not None:
+                self._begin(whole, whole)
+                return
+        self._unparsed = False
         try:
             messages, _, _ = parser.feed_data(data)
         except Exception as fault:  # Whatever it is, its text holds what was received: it goes no further.
@@ -150,7 +160,7 @@ class Connection(BaseProtocol):
         else:
             self._refuse(400, "bad_http", fault)
 
-    def _begin(self, request: RawRequestMessage, payload: StreamReader) -> None:
+    def _begin(self, request: RequestHead, payload: Payload) -> None:
         listener = self.listener
         self._receiving = False
         self._payload = payload
