@@ -6,7 +6,6 @@ All of aiohttp that is used below its documented surface is here and in `connect
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -90,13 +89,23 @@ def whole_answer(data: bytes) -> WholeAnswer | None:
     if not length.isdigit() or len(length) > 9 or lower.find(b"\ncontent-length", at + 2) >= 0:
         return None
     body = data[end + 4 :]
-    if len(body) != int(length) or _ODD.search(head) is not None:
+    if len(body) != int(length) or _odd(head):
         return None
     return WholeAnswer(200, head, lower, body)
 
 
-# Folded lines, bare line ends and NULs, a name with a space before its colon: nothing of this is ordinary.
-_ODD = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0|\n[ \t]|\n[^:\r]*[ \t]:|\n[^:\r]*(?:\r|\Z)")
+def _odd(head: bytes) -> bool:
+    """Folded lines, bare line ends, NULs, names with a space before their colon: none of it is ordinary."""
+    lines = head.count(b"\r\n")
+    return (
+        head.count(b"\n") != lines
+        or head.count(b"\r") != lines
+        or b"\0" in head
+        or b"\n " in head
+        or b"\n\t" in head
+        or b" :" in head
+        or head.count(b":") < lines
+    )
 
 
 class UpstreamProtocol(ResponseHandler):
