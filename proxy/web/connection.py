@@ -40,7 +40,7 @@ class ClientGone(Exception):
 
 
 class Connection(BaseProtocol):
-    """One client's connection, answering its requests one after another, each in a task of its own."""
+    """One client's connection, answering its requests one after another, in one task of its own."""
 
     __slots__ = (
         "_call",
@@ -51,6 +51,7 @@ class Connection(BaseProtocol):
         "_progress_at",
         "_queue",
         "_receiving",
+        "_resting",
         "_task",
         "_unparsed",
         "_unsent",
@@ -72,6 +73,8 @@ class Connection(BaseProtocol):
         self._call: Exchange | None = None
         self._payload: Payload = EMPTY_PAYLOAD
         self._task: asyncio.Task[None] | None = None
+        # What the task waits for between two requests; None: the client has left.
+        self._resting: asyncio.Future[Exchange | None] | None = None
         self._deadline = NEVER
         # Bytes of a request whose headers are not complete have arrived.
         self._receiving = False
@@ -100,6 +103,7 @@ class Connection(BaseProtocol):
         self._ending = True
         self._queue.clear()
         self._client_left()
+        self._rouse(None)
         self.listener.connections.discard(self)
         self.listener.left()
 
@@ -167,20 +171,34 @@ class Connection(BaseProtocol):
         self._deadline = NEVER if payload.is_eof() else self._loop.time() + listener.limits.body_s
         self._call = call = listener.make_call(self, request, payload)
         listener.busy.add(self)
-        self._task = self._loop.create_task(self._serve(call))
+        if self._task is None:
+            self._task = self._loop.create_task(self._serve(call))
+        else:
+            self._rouse(call)
 
-    async def _serve(self, call: Exchange) -> None:
-        try:
-            await self.listener.serve(call)
-        except Exception as fault:
-            self.listener.fault(call.request_id, fault)
-            self.abort()
-        finally:
-            self._served(call)
+    def _rouse(self, call: Exchange | None) -> None:
+        resting, self._resting = self._resting, None
+        if resting is not None and not resting.done():
+            resting.set_result(call)
+
+    async def _serve(self, call: Exchange | None) -> None:
+        """Every request of the connection. A task for each would cost more than to rest between them."""
+        while call is not None:
+            try:
+                await self.listener.serve(call)
+            except Exception as fault:
+                self.listener.fault(call.request_id, fault)
+                self.abort()
+            finally:
+                self._served(call)
+            call = self._call
+            if call is None and self.transport is not None:
+                self._resting = self._loop.create_future()
+                call = await self._resting
 
     def _served(self, call: Exchange) -> None:
         listener = self.listener
-        self._call = self._task = None
+        self._call = None
         listener.busy.discard(self)
         if self.transport is None:
             listener.left()
