@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import hmac
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +53,7 @@ log = structlog.get_logger(__name__)
 
 USER_DIGEST_BYTES = 16
 SPOOL_LOOK_S = 1.0
+GC_YOUNG_OBJECTS = 25_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ async def work(control_fd: int) -> int:
         tasks.spawn(control.report_metrics(counters.snapshot), "metrics")
         tasks.spawn(watch_loop_lag(counters), "loop lag")
         tasks.spawn(requests.run(), "request log")
+        _spare_the_collector()
         control.ready()
         await control.ending.wait()
         await worker.drain(said.drain_s, control.quickly)
@@ -134,6 +138,16 @@ async def work(control_fd: int) -> int:
     await control.close()
     logs.close()
     return 0
+
+
+def _spare_the_collector() -> None:
+    """What was built lives as long as the worker, and requests leave next to no cycles behind.
+
+    So the collector need not walk over all of it for every few hundred objects: a tenth of what a request costs.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_YOUNG_OBJECTS, 20, 50)
 
 
 class Worker:
@@ -193,14 +207,11 @@ class Worker:
             chance=random.Random().random,
         )
 
-        async def journey(call: Call) -> None:
-            await serve(call, house)
-
         async def stored(call: Call, method: Literal["GET", "DELETE"], id: str) -> None:
             await stored_response(call, method, id, house)
 
         plane = await serve_data_plane(
-            journey=journey,
+            journey=partial(serve, house=house),
             stored=stored,
             catalogue=WorkerCatalogue(house, RedisBalances(hot, said.shards)),
             not_ready=lambda: None if hot.connected else "Redis is away.",

@@ -20,18 +20,25 @@ def answer_headers(answer: Answer, admission: Admission) -> dict[str, str]:
     if admission.trail.skipped:
         headers["faregate-fallbacks-skipped"] = ", ".join(admission.trail.skipped)
     limits, held = admission.standing.plan.rate_limits, admission.held
-    if limits.requests_per_minute is not None:
-        _limit(headers, "requests", limits.requests_per_minute, held.requests_tat_us, held.now_us)
-    if limits.tokens_per_minute is not None:
-        _limit(headers, "tokens", limits.tokens_per_minute, held.tokens_tat_us, held.now_us)
+    requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
+    if requests is not None:
+        spent_us = max(0, held.requests_tat_us - held.now_us)
+        headers["x-ratelimit-limit-requests"] = str(requests)
+        headers["x-ratelimit-remaining-requests"] = _remaining(requests, spent_us)
+        headers["x-ratelimit-reset-requests"] = _reset(spent_us)
+    if tokens is not None:
+        spent_us = max(0, held.tokens_tat_us - held.now_us)
+        headers["x-ratelimit-limit-tokens"] = str(tokens)
+        headers["x-ratelimit-remaining-tokens"] = _remaining(tokens, spent_us)
+        headers["x-ratelimit-reset-tokens"] = _reset(spent_us)
     return headers
 
 
-def _limit(headers: dict[str, str], name: str, limit: int, tat_us: int, now_us: int) -> None:
-    """A GCRA's state in OpenAI's words: what would be admitted now, and when the limit is whole again."""
-    spent_us = max(0, tat_us - now_us)
-    headers[f"x-ratelimit-limit-{name}"] = str(limit)
-    headers[f"x-ratelimit-remaining-{name}"] = str(max(0, (MINUTE_US - spent_us) * limit // MINUTE_US))
-    headers[f"x-ratelimit-reset-{name}"] = (
-        f"{-(-spent_us // 1000)}ms" if spent_us < 1_000_000 else f"{-(-spent_us // 1_000_000)}s"
-    )
+def _remaining(limit: int, spent_us: int) -> str:
+    """What a GCRA would admit now."""
+    return str((MINUTE_US - spent_us) * limit // MINUTE_US) if spent_us < MINUTE_US else "0"
+
+
+def _reset(spent_us: int) -> str:
+    """When the limit is whole again, in OpenAI's words: "1ms", "6s"."""
+    return f"{-(-spent_us // 1000)}ms" if spent_us < 1_000_000 else f"{-(-spent_us // 1_000_000)}s"

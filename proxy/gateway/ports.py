@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -351,7 +351,7 @@ class Provider(Protocol):
         """Whether calls to `endpoint` can be carried there at all."""
         ...
 
-    async def send(self, dispatch: Dispatch) -> Answer:
+    def send(self, dispatch: Dispatch) -> Awaitable[Answer]:
         """Send and wait for the answer's head; raises `UpstreamFailed`."""
         ...
 

@@ -10,9 +10,10 @@ import orjson
 
 from proxy.domain.asks import Ask
 from proxy.domain.usage import Usage
-from proxy.providers.connections import Exchange, Head
+from proxy.providers.connections import Head
 from proxy.providers.endings import DONE, NO_MORE, common_of, evidence, length_events
 from proxy.providers.events import data_of, split
+from proxy.providers.exchanges import Exchange
 from proxy.providers.failed_events import without_secrets
 from proxy.providers.native_answers import PlainAnswer, StreamedAnswer, json_object
 from proxy.providers.upstream_errors import error_in_answer

@@ -10,8 +10,9 @@ from typing import Any
 
 from proxy.domain.asks import Ask
 from proxy.providers.chat_answers import PlainChat, StreamedChat
-from proxy.providers.connections import Exchange, Head
+from proxy.providers.connections import Head
 from proxy.providers.delivered import Delivered
+from proxy.providers.exchanges import Exchange
 
 
 class PlainCompletions(PlainChat):

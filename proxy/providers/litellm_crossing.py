@@ -15,8 +15,9 @@ import httpx
 import orjson
 
 from proxy.gateway.ports import UpstreamFailed
-from proxy.providers.connections import Exchange, Head, Timeouts, UpstreamConnections
+from proxy.providers.connections import Head, Timeouts, UpstreamConnections
 from proxy.providers.events import WholeEvents, data_of, split
+from proxy.providers.exchanges import Exchange
 from proxy.providers.litellm_reports import Reports
 from proxy.providers.native_answers import BODY_BYTES_MAX, json_object
 from proxy.providers.native_wire import refusal_by

@@ -12,10 +12,11 @@ import orjson
 from proxy.domain.asks import Ask
 from proxy.domain.usage import NOTHING_USED, Usage
 from proxy.gateway.ports import UpstreamFailed
-from proxy.providers.connections import Exchange, Head
+from proxy.providers.connections import Head
 from proxy.providers.delivered import Delivered
 from proxy.providers.endings import evidence
 from proxy.providers.events import data_of, split
+from proxy.providers.exchanges import Exchange
 from proxy.providers.failed_events import without_secrets
 from proxy.providers.native_answers import (
     MODEL_CHARACTERS_MAX,

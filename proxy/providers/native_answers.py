@@ -15,9 +15,10 @@ import orjson
 from proxy.domain.asks import Ask
 from proxy.domain.usage import Usage
 from proxy.gateway.ports import UpstreamFailed
-from proxy.providers.connections import Exchange, Head
+from proxy.providers.connections import Head
 from proxy.providers.delivered import Delivered, estimated
 from proxy.providers.events import WholeEvents
+from proxy.providers.exchanges import Exchange
 from proxy.providers.upstream_errors import error_in_answer, request_id_of
 from proxy.telemetry.failpoints import reach
 

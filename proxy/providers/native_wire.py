@@ -17,7 +17,8 @@ import orjson
 
 from proxy.domain.asks import Ask, Endpoint
 from proxy.gateway.ports import Answer, Dispatch, UpstreamFailed
-from proxy.providers.connections import Exchange, Head, Timeouts, UpstreamConnections
+from proxy.providers.connections import Head, Timeouts, UpstreamConnections
+from proxy.providers.exchanges import Exchange
 from proxy.providers.native_answers import BODY_BYTES_MAX, PlainAnswer, StreamedAnswer, json_object
 from proxy.providers.upstream_errors import ERROR_BODY_BYTES_MAX, refusal_of
 

@@ -12,10 +12,11 @@ import orjson
 from proxy.domain.asks import Ask
 from proxy.domain.usage import Usage
 from proxy.gateway.ports import Dispatch, KeptResponse, UpstreamFailed
-from proxy.providers.connections import Exchange, Head
+from proxy.providers.connections import Head
 from proxy.providers.delivered import Delivered, estimated
 from proxy.providers.endings import evidence
 from proxy.providers.events import WholeEvents, data_of, split
+from proxy.providers.exchanges import Exchange
 from proxy.providers.failed_events import without_secrets
 from proxy.providers.native_answers import PlainAnswer, StreamedAnswer, json_object
 from proxy.providers.responses_delivered import ResponsesDelivered

@@ -45,9 +45,9 @@ class Upstream:
     def serves(self, endpoint: Endpoint) -> bool:
         return endpoint in self._carriers
 
-    async def send(self, dispatch: Dispatch) -> Answer:
+    def send(self, dispatch: Dispatch) -> Awaitable[Answer]:
         """Send and wait for the answer's head; raises `UpstreamFailed`."""
-        return await self._carriers[dispatch.ask.endpoint](dispatch)
+        return self._carriers[dispatch.ask.endpoint](dispatch)
 
     async def fetch(self, method: Literal["GET", "DELETE"], path: str, query: str) -> bytes:
         """The body of a small JSON answer about something that the upstream keeps; raises `UpstreamFailed`."""

@@ -18,6 +18,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from proxy.web.errors import Response, Wire, fault_response, wire_of
 from proxy.web.heads import head
 from proxy.web.listener import Exchange, Listener
+from proxy.web.whole_requests import Payload, RequestHead, whole_request
 
 NEVER = float("inf")
 QUEUE_MAX = 16
@@ -39,7 +40,7 @@ class ClientGone(Exception):
 
 
 class Connection(BaseProtocol):
-    """One client's connection, answering its requests one after another, each in a task of its own."""
+    """One client's connection, answering its requests one after another, in one task of its own."""
 
     __slots__ = (
         "_call",
@@ -50,7 +51,9 @@ class Connection(BaseProtocol):
         "_progress_at",
         "_queue",
         "_receiving",
+        "_resting",
         "_task",
+        "_unparsed",
         "_unsent",
         "listener",
     )
@@ -68,14 +71,18 @@ class Connection(BaseProtocol):
         self.listener = listener
         self._queue: deque[tuple[RawRequestMessage, StreamReader] | Response] = deque()
         self._call: Exchange | None = None
-        self._payload: StreamReader = EMPTY_PAYLOAD
+        self._payload: Payload = EMPTY_PAYLOAD
         self._task: asyncio.Task[None] | None = None
+        # What the task waits for between two requests; None: the client has left.
+        self._resting: asyncio.Future[Exchange | None] | None = None
         self._deadline = NEVER
         # Bytes of a request whose headers are not complete have arrived.
         self._receiving = False
         # Nothing more will be answered after the present request; what still arrives is thrown away.
         self._ending = False
         self._discarded = 0
+        # The parser has seen nothing yet, so it cannot be in the middle of a request.
+        self._unparsed = True
         self._unsent = 0
         self._progress_at = 0.0
 
@@ -96,6 +103,7 @@ class Connection(BaseProtocol):
         self._ending = True
         self._queue.clear()
         self._client_left()
+        self._rouse(None)
         self.listener.connections.discard(self)
         self.listener.left()
 
@@ -114,6 +122,12 @@ class Connection(BaseProtocol):
             return
         parser = self._parser
         assert parser is not None
+        if self._unparsed and self._call is None:
+            whole = whole_request(data)
+            if whole is not None:
+                self._begin(whole, whole)
+                return
+        self._unparsed = False
         try:
             messages, _, _ = parser.feed_data(data)
         except Exception as fault:  # Whatever it is, its text holds what was received: it goes no further.
@@ -150,27 +164,41 @@ class Connection(BaseProtocol):
         else:
             self._refuse(400, "bad_http", fault, wire=wire_of(request.path))
 
-    def _begin(self, request: RawRequestMessage, payload: StreamReader) -> None:
+    def _begin(self, request: RequestHead, payload: Payload) -> None:
         listener = self.listener
         self._receiving = False
         self._payload = payload
         self._deadline = NEVER if payload.is_eof() else self._loop.time() + listener.limits.body_s
         self._call = call = listener.make_call(self, request, payload)
         listener.busy.add(self)
-        self._task = self._loop.create_task(self._serve(call))
+        if self._task is None:
+            self._task = self._loop.create_task(self._serve(call))
+        else:
+            self._rouse(call)
 
-    async def _serve(self, call: Exchange) -> None:
-        try:
-            await self.listener.serve(call)
-        except Exception as fault:
-            self.listener.fault(call.request_id, fault)
-            self.abort()
-        finally:
-            self._served(call)
+    def _rouse(self, call: Exchange | None) -> None:
+        resting, self._resting = self._resting, None
+        if resting is not None and not resting.done():
+            resting.set_result(call)
+
+    async def _serve(self, call: Exchange | None) -> None:
+        """Every request of the connection. A task for each would cost more than to rest between them."""
+        while call is not None:
+            try:
+                await self.listener.serve(call)
+            except Exception as fault:
+                self.listener.fault(call.request_id, fault)
+                self.abort()
+            finally:
+                self._served(call)
+            call = self._call
+            if call is None and self.transport is not None:
+                self._resting = self._loop.create_future()
+                call = await self._resting
 
     def _served(self, call: Exchange) -> None:
         listener = self.listener
-        self._call = self._task = None
+        self._call = None
         listener.busy.discard(self)
         if self.transport is None:
             listener.left()

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Protocol
 
-from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
-
 from proxy.gateway.ports import Clock
+from proxy.web.whole_requests import Payload, RequestHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class Listener:
 
     def __init__(
         self,
-        make_call: Callable[[Any, RawRequestMessage, StreamReader], Exchange],
+        make_call: Callable[[Any, RequestHead, Payload], Exchange],
         serve: Callable[[Any], Awaitable[None]],
         *,
         new_request_id: Callable[[], str],

@@ -10,9 +10,6 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
-
 from proxy.domain.refusals import Refused
 from proxy.gateway.ports import Clock
 from proxy.web.api.call import HttpCall
@@ -20,6 +17,7 @@ from proxy.web.api.routes import Catalogue, Journey, Routes, Stored
 from proxy.web.connection import Connection
 from proxy.web.errors import error_response, fault_response, wire_of
 from proxy.web.listener import Limits, Listener
+from proxy.web.whole_requests import Payload, RequestHead
 
 BACKLOG = 1024
 
@@ -84,7 +82,7 @@ class DataPlane:
     def _connection(self) -> Connection:
         return Connection(self._listener)
 
-    def _make_call(self, connection: Connection, request: RawRequestMessage, payload: StreamReader) -> HttpCall:
+    def _make_call(self, connection: Connection, request: RequestHead, payload: Payload) -> HttpCall:
         return HttpCall(connection, request, payload, self._new_request_id())
 
     async def _serve(self, call: HttpCall) -> None:

@@ -73,6 +73,8 @@ def test_the_digest_is_keyed() -> None:
     """A stolen database does not say which secrets it holds, unless the pepper was stolen too."""
     _, text = make_secret(bytes(range(27)))
     assert digest(b"pepper", text) == hmac.new(b"pepper", text.encode(), hashlib.sha256).hexdigest()
+    for pepper in (b"", b"p" * 64, b"p" * 65, b"p" * 200):
+        assert digest(pepper, text) == hmac.new(pepper, text.encode(), hashlib.sha256).hexdigest()
     assert digest(b"pepper", text) != digest(b"salt", text)
 
 

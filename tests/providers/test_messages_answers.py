@@ -17,7 +17,8 @@ from proxy.domain.asks import Ask
 from proxy.domain.messages_requests import read_messages
 from proxy.domain.usage import Usage
 from proxy.gateway.ports import Answer, UpstreamFailed
-from proxy.providers.connections import Exchange, Head
+from proxy.providers.connections import Head
+from proxy.providers.exchanges import Exchange
 from proxy.providers.messages_answers import PlainMessage, StreamedMessage
 
 QUOTA = "upstream_quota"

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aiohttp.http import HttpVersion11, RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.http import HttpVersion11
 
 from proxy.web.api.bodies import parse_object, refuse
 from proxy.web.connection import BodyBroken, ClientGone, Connection, ReceiptTimeout
 from proxy.web.heads import CONTINUE, head
+from proxy.web.whole_requests import Payload, RequestHead
 
 SECRET_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 SLICE_BYTES = 1 << 17
@@ -42,9 +42,7 @@ class HttpCall:
         "secret",
     )
 
-    def __init__(
-        self, connection: Connection, request: RawRequestMessage, payload: StreamReader, request_id: str
-    ) -> None:
+    def __init__(self, connection: Connection, request: RequestHead, payload: Payload, request_id: str) -> None:
         self._connection = connection
         self._request = request
         self._payload = payload
@@ -197,7 +195,7 @@ class HttpCall:
             self._connection.put(data)
 
 
-def _secret(request: RawRequestMessage) -> str | None:
+def _secret(request: RequestHead) -> str | None:
     """The agent secret, from the headers alone. Two different ones are as good as none: 401."""
     headers = request.headers
     found: set[str] = set()

@@ -15,7 +15,8 @@ from proxy.domain.messages_requests import read_count_tokens, read_messages
 from proxy.domain.policy import Model, Target
 from proxy.gateway.ports import Answer, Dispatch, UpstreamFailed
 from proxy.providers.chat_answers import StreamedChat
-from proxy.providers.connections import Exchange, Head, Timeouts
+from proxy.providers.connections import Head, Timeouts
+from proxy.providers.exchanges import Exchange
 from proxy.providers.litellm_provider import LiteLLMProvider, load
 from proxy.providers.native_wire import Address, NativeWire
 from proxy.providers.openai_wire import OPENAI_SPEECHES
