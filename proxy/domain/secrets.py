@@ -48,7 +48,7 @@ def digest(pepper: bytes, text: str) -> str:
     """What is kept of a secret: HMAC-SHA256 under the installation's pepper, in hex."""
     inner, outer = _keyed(pepper)
     hashed = inner.copy()
-    hashed.update(text.encode())
+    hashed.update(text.encode("utf-8", "surrogateescape"))
     digested = outer.copy()
     digested.update(hashed.digest())
     return digested.hexdigest()

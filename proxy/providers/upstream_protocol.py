@@ -48,10 +48,11 @@ class WholeAnswer(Mapping[str, str]):
         return self._lower.count(b"\r\n")
 
     def get(self, name: str, default: Any = None) -> Any:
-        start = self._lower.find(b"\r\n%b:" % name.encode("ascii"))
+        line = _LINES.get(name) or b"\r\n%b:" % name.encode("ascii")
+        start = self._lower.find(line)
         if start < 0:
             return default
-        start += len(name) + 3
+        start += len(line)
         end = self._lower.find(b"\r\n", start)
         return self._head[start : end if end >= 0 else None].strip(b" \t").decode("utf-8", "surrogateescape")
 
@@ -69,6 +70,10 @@ class WholeAnswer(Mapping[str, str]):
 
     def drop(self) -> None:
         return None
+
+
+# The beginnings of the header lines that every answer is asked for.
+_LINES = {name: b"\r\n%b:" % name.encode() for name in ("x-request-id", "request-id", "content-encoding")}
 
 
 def whole_answer(data: bytes) -> WholeAnswer | None:
