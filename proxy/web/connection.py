@@ -18,7 +18,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from proxy.web.errors import Response, Wire, fault_response, wire_of
 from proxy.web.heads import head
 from proxy.web.listener import Exchange, Listener
-from proxy.web.whole_requests import Payload, RequestHead, whole_request
+from proxy.web.whole_requests import Payload, RequestHead, WholeRequests
 
 NEVER = float("inf")
 QUEUE_MAX = 16
@@ -55,6 +55,7 @@ class Connection(BaseProtocol):
         "_task",
         "_unparsed",
         "_unsent",
+        "_whole",
         "listener",
     )
 
@@ -83,6 +84,7 @@ class Connection(BaseProtocol):
         self._discarded = 0
         # The parser has seen nothing yet, so it cannot be in the middle of a request.
         self._unparsed = True
+        self._whole = WholeRequests()
         self._unsent = 0
         self._progress_at = 0.0
 
@@ -123,7 +125,7 @@ class Connection(BaseProtocol):
         parser = self._parser
         assert parser is not None
         if self._unparsed and self._call is None:
-            whole = whole_request(data)
+            whole = self._whole.read(data)
             if whole is not None:
                 self._begin(whole, whole)
                 return

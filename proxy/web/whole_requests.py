@@ -116,8 +116,47 @@ class WholeRequest:
         """It has come already."""
 
 
+class WholeRequests:
+    """Reads the whole requests of one connection, and remembers the head of the last.
+
+    A client says the same of each of its requests but their length. What equals the last head around the digits of
+    its length has been read before.
+    """
+
+    __slots__ = ("_after", "_before", "_fields", "_path")
+
+    def __init__(self) -> None:
+        self._before = self._after = b""
+        self._path = ""
+        self._fields: dict[str, str] = {}
+
+    def read(self, data: bytes) -> WholeRequest | None:
+        """The request that `data` is, if it is an ordinary one and all of it; else None."""
+        before, after = self._before, self._after
+        if before and data.startswith(before):
+            at = len(before)
+            line_end = data.find(b"\r\n", at, at + 12)
+            if line_end > at and data.startswith(after, line_end):
+                length, start = data[at:line_end], line_end + len(after)
+                if length.isdigit() and int(length) == len(data) - start:
+                    fields = {**self._fields, "content-length": length.decode("ascii")}
+                    return WholeRequest(self._path, Headers(fields), data[start:])
+        request = whole_request(data)
+        if request is not None:
+            self._remember(request, data)
+        return request
+
+    def _remember(self, request: WholeRequest, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n") + 4
+        at = data[:end].lower().find(b"\r\ncontent-length:") + 17
+        at += data[at : at + 1] == b" "
+        line_end = data.find(b"\r\n", at)
+        self._before, self._after = data[:at], data[line_end:end]
+        self._path, self._fields = request.path, dict(request.headers)
+
+
 def whole_request(data: bytes) -> WholeRequest | None:
-    """The request that `data` is, if it is an ordinary one and all of it; else None."""
+    """As `WholeRequests.read`, of a connection's first request."""
     end = data.find(b"\r\n\r\n") + 2
     if not 2 < end <= HEAD_BYTES_MAX or data[:5] != b"POST " or not data[:end].isascii():
         return None

@@ -11,7 +11,7 @@ from aiohttp.http import HttpRequestParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.web.whole_requests import whole_request
+from proxy.web.whole_requests import WholeRequests, whole_request
 
 BODY = b'{"model":"m"}'
 PLAIN = (
@@ -89,6 +89,31 @@ def requests(draw: Any) -> bytes:
         )
         data[at : at + draw(st.integers(0, 2))] = put
     return bytes(data)
+
+
+def test_a_request_with_the_same_head_but_for_its_length_is_read_from_memory() -> None:
+    """What is remembered of one request must say of the next exactly what reading it anew would say."""
+    memory = WholeRequests()
+    for body in (BODY, b"{}", b"x" * 12345, BODY):
+        data = PLAIN[: -len(BODY)].replace(b": 13", b": %d" % len(body)) + body
+        request, anew = memory.read(data), whole_request(data)
+        assert request is not None
+        assert anew is not None
+        assert (request.path, dict(request.headers)) == (anew.path, dict(anew.headers))
+        assert request.read_nowait() == anew.read_nowait() == body
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(requests(), max_size=4))
+def test_memory_makes_no_difference(heads: list[bytes]) -> None:
+    """Whatever came before, a request is read as if it were the first."""
+    memory = WholeRequests()
+    for data in (PLAIN, *heads, PLAIN):
+        request, anew = memory.read(data), whole_request(data)
+        assert (request is None) == (anew is None)
+        if request is not None and anew is not None:
+            assert (request.path, dict(request.headers)) == (anew.path, dict(anew.headers))
+            assert request.read_nowait() == anew.read_nowait()
 
 
 @settings(max_examples=400, deadline=None)

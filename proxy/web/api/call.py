@@ -132,7 +132,8 @@ class HttpCall:
         connection = self._connection
         start = self._head(status, headers, f"content-length: {len(body)}\r\n")
         connection.put(start if self.method == "HEAD" else start + body)
-        await connection.drain()
+        if connection.writing_paused:
+            await connection.drain()
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of a stream: chunked, or for HTTP/1.0 ended by closing."""
