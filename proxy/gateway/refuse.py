@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from proxy.gateway.ports import UpstreamFailed
 from proxy.gateway.standing import Standing
 
 RETRY_AFTER_MAX_S = 60
+# Clients sleep for as long as they are told, and do so twice; their users should hear that a provider is down.
+RESTING_RETRY_MAX_S = 5
 SHOWN_NAME_MAX = 80
 
 SATURATED = "The model's provider takes no more requests at once; nothing was sent. Please try again shortly."
@@ -127,7 +130,7 @@ def kept_elsewhere() -> Refusal:
 
 
 def upstream_resting(wait_us: int) -> Refusal:
-    wait_s = max(1, min(RETRY_AFTER_MAX_S, -(-wait_us // 1_000_000)))
+    wait_s = max(1, min(RESTING_RETRY_MAX_S, -(-wait_us // 1_000_000)))
     return Refusal(
         "upstream",
         "The model's provider has failed again and again, so it is given a rest; nothing was sent."
@@ -176,9 +179,11 @@ def rate_limited(reply: Limited, limits: RateLimits) -> Refusal:
         "concurrent_requests": limits.concurrent_requests,
     }
     wait_s = max(1, min(RETRY_AFTER_MAX_S, -(-reply.wait_us // 1_000_000)))
+    limit = by_name[reply.limit] or 0
+    sentence = LIMITED_SENTENCES[reply.limit].format(limit=limit, wait=_seconds(wait_s))
     return Refusal(
         "rate_limited",
-        LIMITED_SENTENCES[reply.limit].format(limit=by_name[reply.limit] or 0, wait=_seconds(wait_s)),
+        re.sub(r"\b1 (request|token)s\b", r"1 \1", sentence),
         429,
         code="rate_limit_exceeded",
         type=reply.limit,

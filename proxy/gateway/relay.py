@@ -131,10 +131,9 @@ async def _stream(answer: Answer, admission: Admission, call: Call, house: House
         if not call.gone:
             house.rests.failed(admission.trail, admission.target, failed)
         await settle(admission, _broken(failed, answer, call), house)
-        await call.write(
-            answer.error_event("The upstream broke off in the middle of its answer.", failed.error_type)
-        )
-        call.cut()
+        # The connection ends in order, the answer does not: what is cut off, many clients never read.
+        message = "The upstream broke off in the middle of its answer."
+        await call.end(answer.error_event(message, failed.error_type))
         return
     ending = _ended(answer, call)
     if cut_short:

@@ -75,7 +75,7 @@ class StreamedChat(StreamedAnswer):
         return length_events(common, self._ask, finished, self.usage, self.no_more)
 
     def error_event(self, message: str, code: str) -> bytes:
-        return error_event(message, code)
+        return (b"\n\n" if self._events.passing else b"") + error_event(message, code)
 
     def _read_events(self, whole: bytes) -> bytes:
         """Looks for what matters by a search of bytes, and parses only where it is found."""

@@ -109,7 +109,7 @@ class StreamedMessage(StreamedAnswer):
         return b"".join(_event(each) for each in (*blocks, ending))
 
     def error_event(self, message: str, code: str) -> bytes:
-        return error_event(message, code)
+        return (b"\n\n" if self._events.passing else b"") + error_event(message, code)
 
     def _read_events(self, whole: bytes) -> bytes:
         """Looks for what matters by a search of bytes, and parses only where it is found."""

@@ -72,6 +72,17 @@ window = "P1M"
 [denial]
 message_exhausted = "Dear {plan} customer: you have had your {limit} call. More on {resets_at}."
 """,
+    "told-as-400": """
+id = "told-as-400"
+name = "Told"
+models = ["*"]
+[[budgets]]
+meter = "tokens"
+limit = 100
+window = "lifetime"
+[denial]
+status = 400
+""",
     "tiny": """
 id = "tiny"
 name = "Tiny"

@@ -1,7 +1,7 @@
 """What a user of the `openai` library writes, run in that library's own environment by test_openai.py.
 
-Each line of stdin is a case: `{"id", "case", "base_url", "secret", "client": {...}, "fields": {...}}`. Each is answered
-with one line: `{"id", "result": ...}` or `{"id", "error": {...}}`, the exception as user code meets it.
+Each line of stdin is a case: `{"id", "case", "base_url", "secret", "client": {...}, "fields": {...}}`. Each is
+answered with one line: `{"id", "result": ...}` or `{"id", "error": {...}}`, the exception as user code meets it.
 """
 
 from __future__ import annotations

@@ -65,6 +65,20 @@ async def test_a_tool_is_called_and_its_result_goes_back(
     assert [city for city in cities if f"It rains in {city['city']}." not in sent_back] == []
 
 
+@pytest.mark.parametrize("model", ["small", "claude"])
+@pytest.mark.parametrize(
+    "client",
+    ["openai-python", "openai-node", "langchain-openai", "openai-agents", "ai-sdk-openai-compatible", "litellm"],
+)
+async def test_a_stream_without_usage_breaks_no_naive_reader(stage: Stage, client: str, model: str) -> None:
+    """The gate asks the provider for usage always; who did not ask must not meet a chunk without choices."""
+    id, secret = await stage.customer()
+    said = await stage.call(client, "chat", "naive", secret, model=model)
+    assert said.well()["text"] == TEXT
+    [event] = await stage.gate.events(1, customer_id=id)
+    assert (event["usage_source"], event["output_tokens"]) == ("provider", 12)
+
+
 @pytest.mark.parametrize("client", EMBEDDING)
 async def test_embeddings_arrive_and_are_counted(stage: Stage, client: str) -> None:
     """Some libraries ask for base64 unasked, and count what it says of itself."""
@@ -82,7 +96,7 @@ ADDRESSED = [
     ("openai-python", "chat", "plain", "/v1/chat/completions", ["authorization"]),
     ("openai-python", "responses", "plain", "/v1/responses", ["authorization"]),
     ("pydantic-ai", "responses", "by_name", "/v1/responses", ["authorization"]),
-    ("openai-agents", "responses", "plain", "/v1/responses", ["authorization"]),
+    ("openai-agents", "responses", "by_name", "/v1/responses", ["authorization"]),
     ("ai-sdk-openai", "responses", "plain", "/v1/responses", ["authorization"]),
     ("ai-sdk-openai-compatible", "chat", "plain", "/v1/chat/completions", ["authorization"]),
     ("anthropic-python", "messages", "plain", "/v1/messages", ["authorization"]),

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 # The name that user code may give to `except` or `instanceof`, by client and status.
 CLASSES: dict[str, dict[int, str]] = {
     "openai-python": {
+        400: "BadRequestError",
         401: "AuthenticationError",
         402: "APIStatusError",
         403: "PermissionDeniedError",
@@ -24,6 +25,7 @@ CLASSES: dict[str, dict[int, str]] = {
         503: "InternalServerError",
     },
     "openai-node": {
+        400: "BadRequestError",
         401: "AuthenticationError",
         402: "APIError",
         403: "PermissionDeniedError",
@@ -32,6 +34,7 @@ CLASSES: dict[str, dict[int, str]] = {
         503: "InternalServerError",
     },
     "anthropic-python": {
+        400: "BadRequestError",
         401: "AuthenticationError",
         402: "PaymentRequiredError",
         403: "PermissionDeniedError",
@@ -40,6 +43,7 @@ CLASSES: dict[str, dict[int, str]] = {
         503: "ServiceUnavailableError",
     },
     "pydantic-ai": {
+        400: "ModelQuotaExceededError",
         401: "ModelAuthenticationError",
         402: "ModelQuotaExceededError",
         403: "ModelAuthenticationError",
@@ -48,6 +52,7 @@ CLASSES: dict[str, dict[int, str]] = {
         503: "ModelUnavailableError",
     },
     "litellm": {
+        400: "BadRequestError",
         401: "BadRequestError",
         402: "APIError",
         403: "APIError",
@@ -55,7 +60,7 @@ CLASSES: dict[str, dict[int, str]] = {
         429: "RateLimitError",
         503: "ServiceUnavailableError",
     },
-    "ai-sdk": dict.fromkeys((401, 402, 403, 404, 429, 503), "APICallError"),
+    "ai-sdk": dict.fromkeys((400, 401, 402, 403, 404, 429, 503), "APICallError"),
 }
 CLASSES["anthropic-typescript"] = CLASSES["anthropic-python"]
 # Both are openai-python to their users, who catch its classes.
@@ -71,6 +76,7 @@ ASKS_AGAIN = 3
 # Plan, model, output limit -> status, code, a part of the sentence.
 BUDGETS: dict[str, tuple[str, str | None, int | None, int, str, str]] = {
     "spent": ("one-call", None, None, 402, "insufficient_quota", "Dear Once customer: you have had your 1 call."),
+    "told as 400": ("told-as-400", None, 4096, 400, "insufficient_quota", "This request may use 4,"),
     "too large": ("tiny", None, 4096, 402, "insufficient_quota", "Dear Tiny customer: 4,"),
 }
 OTHERS: dict[str, tuple[str, str | None, int | None, int, str, str]] = {
@@ -80,7 +86,7 @@ OTHERS: dict[str, tuple[str, str | None, int | None, int, str, str]] = {
         None,
         401,
         "invalid_api_key",
-        "The agent secret is missing, malformed, unknown",
+        "The agent secret is missing, malformed",
     ),
     "not allowed": ("small-only", "large", None, 403, "model_not_allowed", "large"),
     "not found": ("starter", "nope", None, 404, "model_not_found", "nope"),

@@ -252,7 +252,8 @@ async def stalling() -> AsyncIterator[None]:
 @pytest.mark.usefixtures("stalling")
 @pytest.mark.parametrize("fault", ["reset", "close", "stall", "error event"])
 async def test_after_the_first_byte_there_is_no_fallback(house: House, fault: str) -> None:
-    """Two halves of two answers are no answer: the stream ends with an error event and never cleanly."""
+    """Two halves of two answers are no answer: the stream ends with an error event, which every client must get to
+    read, and never with the ending of a whole answer."""
     gate, upstream = house.gate, house.upstream
     customer = f"begun-{fault.replace(' ', '-')}"
     secret = await gate.customer(customer, "all")
@@ -266,7 +267,6 @@ async def test_after_the_first_byte_there_is_no_fallback(house: House, fault: st
     }[fault]
     upstream.script(Script(model="first-upstream", **script))
     received = b""
-    clean = False
     async with aiohttp.ClientSession() as session:
         body = {
             "model": model,
@@ -276,16 +276,11 @@ async def test_after_the_first_byte_there_is_no_fallback(house: House, fault: st
         }
         headers = {"authorization": f"Bearer {secret}"}
         async with session.post(f"{gate.url}/v1/chat/completions", headers=headers, json=body) as response:
-            try:
-                async for chunk in response.content.iter_any():
-                    received += chunk
-                clean = True
-            except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
-                pass
+            async for chunk in response.content.iter_any():
+                received += chunk
     assert b'"content":"' in received
     assert b'"error"' in received
     assert b"[DONE]" not in received
-    assert clean == (fault == "error event")
     assert [call.model for call in upstream.calls] == ([] if fault == "stall" else ["first-upstream"])
     [event] = await gate.events(1, customer_id=customer)
     assert (event["status"], event["model_served"], event["usage_source"]) == ("failed", model, "estimated")

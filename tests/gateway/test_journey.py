@@ -276,7 +276,7 @@ async def test_a_request_is_counted_once_however_many_attempts_it_takes(doubles:
 
 
 async def test_nothing_falls_back_once_the_client_has_a_byte(doubles: given.Doubles, ask: Ask) -> None:
-    """A broken stream ends with the wire's own error and a cut, never with a forged clean end."""
+    """A broken stream ends with the wire's own error, never with a forged ending of the answer."""
     doubles.directory.now = given.policy(models=[given.model("small", fallbacks=("large",)), given.model("large")])
     broken = UpstreamFailed("unknown", "reset", "Gone.")
     doubles.provider.answers = [
@@ -284,7 +284,7 @@ async def test_nothing_falls_back_once_the_client_has_a_byte(doubles: given.Doub
     ]
     call = ask(stream=True)
     await serve(call, doubles.house)
-    assert [verb for verb, _ in call.wrote] == ["begin", "write", "write", "cut"]
+    assert [verb for verb, _ in call.wrote] == ["begin", "write", "end"]
     [event] = doubles.budgets.events()
     assert (event["status"], event["usage_source"], event["output_tokens"]) == ("failed", "estimated", 2)
     assert len(doubles.provider.sent) == 1

@@ -16,8 +16,8 @@ const tools = {
 
 const openai = ({ v1, secret }) => createOpenAI({ baseURL: v1, apiKey: secret });
 const anthropic = ({ v1, secret }) => createAnthropic({ baseURL: v1, apiKey: secret });
-const compatible = ({ v1, secret }) =>
-  createOpenAICompatible({ name: "faregate", baseURL: v1, apiKey: secret, includeUsage: true });
+const compatible = ({ v1, secret }, includeUsage = true) =>
+  createOpenAICompatible({ name: "faregate", baseURL: v1, apiKey: secret, includeUsage });
 
 function fieldsOf(call, model, withTools) {
   const more = withTools ? { tools, stopWhen: isStepCount(2) } : {};
@@ -69,7 +69,10 @@ export const OPENAI_CASES = {
   embeddings: { plain: (call) => embedded(call, openai(call).embeddingModel(call.model)) },
 };
 export const COMPATIBLE_CASES = {
-  chat: casesOf((call) => compatible(call)(call.model)),
+  chat: {
+    ...casesOf((call) => compatible(call)(call.model)),
+    naive: (call) => streamed(call, compatible(call, false)(call.model), false),
+  },
   embeddings: { plain: (call) => embedded(call, compatible(call).embeddingModel(call.model)) },
 };
 export const ANTHROPIC_CASES = { messages: casesOf((call) => anthropic(call)(call.model)) };

@@ -30,6 +30,15 @@ async function chatStreamed(call) {
   return { text: texts.join(""), pieces: texts.length, finish, ...used(usage) };
 }
 
+// Usage not asked for, and `choices[0]` of every chunk.
+async function chatNaive(call) {
+  let text = "";
+  for await (const chunk of await connect(call).chat.completions.create({ ...chatFields(call), stream: true })) {
+    text += chunk.choices[0].delta.content ?? "";
+  }
+  return { text };
+}
+
 async function chatTools(call, streamed) {
   const client = connect(call);
   const fields = { ...chatFields(call), tools: [CHAT_TOOL] };
@@ -107,6 +116,7 @@ export const CASES = {
     streamed: chatStreamed,
     tools: (call) => chatTools(call, false),
     tools_streamed: (call) => chatTools(call, true),
+    naive: chatNaive,
   },
   responses: {
     plain: responsesPlain,

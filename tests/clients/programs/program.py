@@ -1,8 +1,8 @@
 """What users of Python client libraries write, run by tests/clients in an environment that has those libraries.
 
-Each line of stdin is a call: `{"id", "client", "endpoint", "case", "url", "secret", "model", "prompt", "limit"}`. Each
-is answered, as soon as it is known, with one line: `{"id", "result": ...}` or `{"id", "error": ...}`, the exception
-as user code meets it. Results are in the test's own words, so that one test reads every client alike.
+Each line of stdin is a call: `{"id", "client", "endpoint", "case", "url", "secret", "model", "prompt", "limit"}`.
+Each is answered, as soon as it is known, with one line: `{"id", "result": ...}` or `{"id", "error": ...}`, the
+exception as user code meets it. Results are in the test's own words, so that one test reads every client alike.
 """
 
 from __future__ import annotations

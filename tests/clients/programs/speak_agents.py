@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from agents import (
@@ -22,13 +23,15 @@ set_tracing_disabled(True)
 weather = function_tool(tell)
 
 
-async def run(call: Call, *, chat: bool, streamed: bool, tools: bool = False) -> dict[str, Any]:
+async def run(
+    call: Call, *, chat: bool, streamed: bool, tools: bool = False, usage_asked: bool = True
+) -> dict[str, Any]:
     async with AsyncOpenAI(base_url=call.v1, api_key=call.secret) as client:
         kind = OpenAIChatCompletionsModel if chat else OpenAIResponsesModel
         agent = Agent(
             name="Gatekeeper",
             model=kind(model=call.model, openai_client=client),
-            model_settings=ModelSettings(include_usage=True, **call.limited("max_tokens")),
+            model_settings=ModelSettings(include_usage=usage_asked or None, **call.limited("max_tokens")),
             tools=[weather] if tools else [],
         )
         pieces = 0
@@ -49,6 +52,13 @@ async def run(call: Call, *, chat: bool, streamed: bool, tools: bool = False) ->
     }
 
 
+async def by_name(call: Call) -> dict[str, Any]:
+    """The model as a text, and the gate from the environment: as most people begin."""
+    os.environ |= {"OPENAI_BASE_URL": call.v1, "OPENAI_API_KEY": call.secret}
+    result = await Runner.run(Agent(name="Gatekeeper", model=call.model), call.prompt)
+    return {"text": result.final_output}
+
+
 def cases(*, chat: bool) -> dict[str, Any]:
     return {
         "plain": lambda call: run(call, chat=chat, streamed=False),
@@ -58,4 +68,7 @@ def cases(*, chat: bool) -> dict[str, Any]:
     }
 
 
-CASES = {"chat": cases(chat=True), "responses": cases(chat=False)}
+CASES = {
+    "chat": {**cases(chat=True), "naive": lambda call: run(call, chat=True, streamed=True, usage_asked=False)},
+    "responses": {**cases(chat=False), "by_name": by_name},
+}

@@ -50,6 +50,13 @@ async def once(call: Call, *, responses: bool, streamed: bool) -> dict[str, Any]
     return {"text": str(message.text), "pieces": pieces, **used(message)}
 
 
+async def naive(call: Call) -> dict[str, Any]:
+    """Usage not asked for."""
+    llm = ChatOpenAI(model=call.model, base_url=call.v1, api_key=call.secret)
+    message, pieces = await whole(llm, [HumanMessage(call.prompt)], streamed=True)
+    return {"text": str(message.text), "pieces": pieces}
+
+
 async def with_tools(call: Call, *, responses: bool, streamed: bool) -> dict[str, Any]:
     llm = model(call, responses=responses).bind_tools([weather])
     messages: list[Any] = [HumanMessage(call.prompt)]
@@ -81,7 +88,7 @@ def cases(*, responses: bool) -> dict[str, Any]:
 
 
 CASES = {
-    "chat": cases(responses=False),
+    "chat": {**cases(responses=False), "naive": naive},
     "responses": cases(responses=True),
     "embeddings": {"plain": embedded},
 }

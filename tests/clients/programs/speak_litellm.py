@@ -30,10 +30,8 @@ async def whole(fields: dict[str, Any], *, streamed: bool) -> tuple[Any, int]:
     """The answer, and in how many pieces its text came."""
     if not streamed:
         return await litellm.acompletion(**fields), 1
-    chunks = []
-    asked = {"include_usage": True}
-    async for chunk in await litellm.acompletion(stream=True, stream_options=asked, **fields):
-        chunks.append(chunk)
+    stream = await litellm.acompletion(stream=True, stream_options={"include_usage": True}, **fields)
+    chunks = [chunk async for chunk in stream]
     return litellm.stream_chunk_builder(chunks, messages=fields["messages"]), len(chunks)
 
 
@@ -60,6 +58,12 @@ async def run(call: Call, *, streamed: bool, tools: bool = False) -> dict[str, A
     }
 
 
+async def naive(call: Call) -> dict[str, Any]:
+    """Usage not asked for, and `choices[0]` of every chunk."""
+    stream = await litellm.acompletion(stream=True, **fields_of(call))
+    return {"text": "".join([chunk.choices[0].delta.content or "" async for chunk in stream])}
+
+
 async def embedded(call: Call) -> dict[str, Any]:
     answer = await litellm.aembedding(
         model=f"openai/{call.model}", api_base=call.v1, api_key=call.secret, input=[call.prompt, "and another"]
@@ -74,6 +78,7 @@ CASES = {
         "streamed": lambda call: run(call, streamed=True),
         "tools": lambda call: run(call, streamed=False, tools=True),
         "tools_streamed": lambda call: run(call, streamed=True, tools=True),
+        "naive": naive,
     },
     "embeddings": {"plain": embedded},
 }

@@ -50,6 +50,13 @@ async def chat_streamed(call: Call) -> dict[str, Any]:
     return {"text": "".join(texts), "pieces": len(texts), "finish": finish, **chat_used(usages[-1])}
 
 
+async def chat_naive(call: Call) -> dict[str, Any]:
+    """Usage not asked for, and `choices[0]` of every chunk."""
+    async with client(call) as openai:
+        stream = await openai.chat.completions.create(stream=True, **chat_fields(call))
+        return {"text": "".join([chunk.choices[0].delta.content or "" async for chunk in stream])}
+
+
 async def chat_tools(call: Call, *, streamed: bool = False) -> dict[str, Any]:
     fields = {**chat_fields(call), "tools": [CHAT_TOOL]}
     made, usages = [], []
@@ -157,6 +164,7 @@ CASES = {
         "streamed": chat_streamed,
         "tools": chat_tools,
         "tools_streamed": chat_tools_streamed,
+        "naive": chat_naive,
     },
     "responses": {
         "plain": responses_plain,

@@ -1,4 +1,4 @@
-"""pydantic-ai: an agent with a tool on Responses (what 'openai:…' means), chat completions and messages; an embedder."""
+"""pydantic-ai: an agent with a tool on Responses ('openai:…'), chat completions and messages; an embedder."""
 
 from __future__ import annotations
 

@@ -27,5 +27,5 @@ def weather(city: str) -> str:
 
 
 def weather_of(arguments: str | dict[str, Any]) -> str:
-    """The tool's answer to a call as it came: its arguments are a text on OpenAI's wires, an object on Anthropic's."""
+    """The tool's answer to a call as it came: its arguments are a text for OpenAI, an object for Anthropic."""
     return weather(**(json.loads(arguments) if isinstance(arguments, str) else arguments))
