@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import orjson
 
-from proxy.domain.policy import Budget, RateLimits
+from proxy.domain.policy import RateLimits
+from proxy.domain.policy_documents import budget_from_document
 from proxy.domain.reservations import Counter, Settlement
 
 Verb = Literal["settle", "release"]
@@ -85,8 +86,4 @@ def _settlement(document: dict[str, Any]) -> Settlement:
 
 
 def _counter(document: dict[str, Any]) -> Counter:
-    budget = document["budget"]
-    models = budget["models"]
-    return Counter(
-        **{**document, "budget": Budget(**{**budget, "models": None if models is None else frozenset(models)})}
-    )
+    return Counter(**{**document, "budget": budget_from_document(document["budget"])})

@@ -18,7 +18,7 @@ from proxy.budgets.redis_directory import DirectoryProjector, RedisDirectory
 from proxy.budgets.store_client import connect
 from proxy.domain.identity import Identity
 from proxy.domain.ids import shard_of
-from proxy.domain.policy import Model, Plan, Policy
+from proxy.domain.policy import Model, Plan, Policy, Target
 from proxy.domain.policy_documents import policy_document
 from proxy.gateway.ports import Directory, DirectoryIncomplete, DirectorySink, StoreAway
 
@@ -269,7 +269,7 @@ async def test_current_says_what_the_admission_script_would(directory, projector
 
 
 def policy(revision: int) -> Policy:
-    model = Model("gpt", "openai", "gpt", 100, 1000, "max_tokens")
+    model = Model("gpt", (Target("openai", "gpt"),), 100, 1000, "max_tokens")
     return Policy(revision, {"gpt": model}, {"free": Plan("free", f"Free {revision}", revision)})
 
 

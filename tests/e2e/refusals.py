@@ -138,7 +138,7 @@ def _nested(depth: int) -> bytes:
 
 def body_faults() -> list[Row]:
     user = {"role": "user", "content": "x"}
-    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    image = {"type": "image_url", "image_url": {"url": "ftp://example.com/a.png"}}
     return [
         _raw("empty_body", "no body", None),
         _raw("invalid_json", "not JSON", b"hello"),
@@ -183,7 +183,7 @@ def body_faults() -> list[Row]:
         _bad("invalid_value", "stream_options", stream_options={"include_usage": True}),
         _bad("invalid_type", "tools", tools={}),
         _bad("unsupported_value", "tools.0.type", tools=[{"type": "web_search"}]),
-        _bad("unsupported_parameter", "service_tier", service_tier="priority"),
+        _bad("unsupported_parameter", "prediction", prediction={"type": "content", "content": "x"}),
         _bad("unsupported_parameter", "store", store=True),
     ]
 
@@ -200,6 +200,8 @@ def _models() -> list[Row]:
         replace(not_found, method="GET", path="/v1/models/large", body=None, plan="small-only"),
         Row("model_not_allowed", 403, "permission_error", "model_not_allowed", "model", plan="small-only",
             body={**GOOD, "model": "large"}, says="Starter"),
+        Row("feature_not_allowed", 403, "permission_error", "feature_not_allowed", "service_tier",
+            body={**GOOD, "service_tier": "priority"}),
         Row("model_unpriced", 403, "permission_error", "model_unpriced", "model", plan="rich",
             body={**GOOD, "model": "unpriced"}),
         Row("unknown_parameter", 400, INVALID, "unknown_parameter", "surprise", plan="rich",
@@ -265,7 +267,7 @@ def _routes() -> list[Row]:
     unknown = Row("unknown_url", 404, INVALID, "unknown_url")
     wrong = Row("method_not_allowed", 405, INVALID, "method_not_allowed")
     paths = (
-        "/", "/v1", "/v1/", "/v1/models/", "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/Models",
+        "/", "/v1", "/v1/", "/v1/models/", "/v1/images/generations", "/v1/moderations", "/v1/rerank", "/v1/Models",
         "/v1/chat/completions/", "//v1/models", "/v1/../admin/v1/customers", "/admin/v1/customers", "/metrics",
         "/v1/chat%2fcompletions", "/v1/chat/completions;x",
     )  # fmt: skip

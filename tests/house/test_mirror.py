@@ -38,6 +38,7 @@ ELSEWHERE = {
     "proxy/providers/translation/messages_": "tests/providers/translation/test_messages_over_chat.py",
     "proxy/providers/translation/responses_input.py": "tests/providers/translation/test_responses_request.py",
     "proxy/providers/responses_delivered.py": "tests/providers/test_responses_answers.py",
+    "proxy/providers/exchanges.py": "tests/providers/test_upstream_protocol.py",
     "proxy/providers/native_answers.py": "tests/providers/test_openai_wire.py",
     "proxy/providers/native_wire.py": "tests/providers/test_openai_wire.py",
     "proxy/settings/tree.py": "tests/settings/test_settings_loading.py",
