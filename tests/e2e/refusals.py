@@ -200,8 +200,6 @@ def _models() -> list[Row]:
         replace(not_found, method="GET", path="/v1/models/large", body=None, plan="small-only"),
         Row("model_not_allowed", 403, "permission_error", "model_not_allowed", "model", plan="small-only",
             body={**GOOD, "model": "large"}, says="Starter"),
-        Row("feature_not_allowed", 403, "permission_error", "feature_not_allowed", "service_tier",
-            body={**GOOD, "service_tier": "priority"}),
         Row("model_unpriced", 403, "permission_error", "model_unpriced", "model", plan="rich",
             body={**GOOD, "model": "unpriced"}),
         Row("unknown_parameter", 400, INVALID, "unknown_parameter", "surprise", plan="rich",
