@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 CLIENTS := tests/clients
-CLIENTS_READY := $(addsuffix /.ready,$(CLIENTS)/.envs/python $(CLIENTS)/.envs/litellm $(CLIENTS)/node/node_modules)
+CLIENTS_READY := $(addsuffix /.ready,$(addprefix $(CLIENTS)/.envs/,python litellm schemathesis) $(CLIENTS)/node/node_modules)
 
 .DEFAULT_GOAL := help
 

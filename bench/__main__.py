@@ -3,6 +3,7 @@
 python -m bench            about four minutes: 1, 16 and 64 connections, and 16 streams
 python -m bench --quick    about half a minute: 16 connections and 16 streams
 python -m bench --guard 1.2    exit 1 if a request or a chunk costs more than 1.2 times the pass-through's
+python -m bench --budgets 10 --grants 5    a second gate, with as many of each, beside the usual one
 python -m bench --peers    other gateways too, each in an environment of its own
 """
 
@@ -45,6 +46,9 @@ def main() -> int:
             closing.enter_context(gate(folder / "gate", upstream_url)),
             closing.enter_context(pass_through(folder, upstream_url)),
         ]
+        if options.budgets > 3 or options.grants:
+            more = gate(folder / "gate-of-many", upstream_url, max(3, options.budgets), options.grants)
+            targets.append(closing.enter_context(more))
         if options.peers:
             targets += _peers(folder, upstream_url, closing, console)
         load = closing.enter_context(LoadGenerator(folder / "load.log"))
@@ -61,6 +65,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="16 connections and 16 streams only, short rounds")
     parser.add_argument("--guard", type=float, metavar="RATIO", help="exit 1 above this ratio to the pass-through")
     parser.add_argument("--peers", action="store_true", help="measure other gateways too")
+    parser.add_argument("--budgets", type=int, default=3, help="of a second gate, where it is more than 3")
+    parser.add_argument("--grants", type=int, default=0, help="of the second gate's customer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one round")
     return parser.parse_args()

@@ -52,13 +52,23 @@ tokens_per_minute = 100_000_000_000
 concurrent_requests = 10_000
 """
 
+MORE = """
+[[budgets]]
+id = "tokens-{}"
+meter = "tokens"
+limit = 1_000_000_000_000
+"""
+
 
 @contextlib.contextmanager
-def gate(folder: Path, upstream_url: str) -> Iterator[Target]:
-    """One worker, an embedded Valkey and SQLite, ready and with a customer, while the block lasts."""
+def gate(folder: Path, upstream_url: str, budgets: int = 3, grants: int = 0) -> Iterator[Target]:
+    """One worker, an embedded Valkey and SQLite, ready and with a customer, while the block lasts.
+
+    The usual three `budgets`, or more of tokens; `grants` are the customer's, and each adds to one of those.
+    """
     folder.mkdir()
     port, admin_port = free_port(), free_port()
-    _write(folder, port, admin_port, upstream_url)
+    _write(folder, port, admin_port, upstream_url, max(0, budgets - 3))
     log = folder / "log"
     environment = {**os.environ, "FAREGATE_ADMIN_TOKEN": ADMIN_TOKEN, "OPENAI_API_KEY": "sk-benchmark"}
     argv = module("proxy", "serve", "--config", folder / "config.toml")
@@ -70,8 +80,11 @@ def gate(folder: Path, upstream_url: str) -> Iterator[Target]:
                 raise RuntimeError(f"The gate did not start:\n{log.read_text()[-LOG_TAIL:]}")
             time.sleep(0.1)
         secret = admin.customer()
+        for number in range(grants):
+            admin.grant(f"grant-{number}", f"tokens-{number % (budgets - 3)}" if budgets > 3 else "monthly-tokens")
+        usual = budgets == 3 and not grants
         yield Target(
-            "gate",
+            "gate" if usual else f"gate, {budgets} budgets, {grants} grants",
             f"http://127.0.0.1:{port}/v1/chat/completions",
             secret,
             "small",
@@ -83,10 +96,12 @@ def gate(folder: Path, upstream_url: str) -> Iterator[Target]:
         )
 
 
-def _write(folder: Path, port: int, admin_port: int, upstream_url: str) -> None:
+def _write(folder: Path, port: int, admin_port: int, upstream_url: str, more_budgets: int) -> None:
     (folder / "policies" / "plans").mkdir(parents=True)
     (folder / "policies" / "models.toml").write_text(MODELS)
-    (folder / "policies" / "plans" / "bench.toml").write_text(PLAN)
+    (folder / "policies" / "plans" / "bench.toml").write_text(
+        PLAN + "".join(MORE.format(number) for number in range(more_budgets))
+    )
     (folder / "config.toml").write_text(
         f"""
 [server]
@@ -121,6 +136,11 @@ class _Admin:
         agent = {"id": "acme-agent", "name": "Bench", "customer_id": "acme", "agent_type_id": "bench"}
         self._post("/agents", agent)
         return str(self._post("/agents/acme-agent/secrets", {})["secret"])
+
+    def grant(self, id: str, budget_id: str) -> None:
+        """Usable from the next request on, and burnt before the plan's own."""
+        terms = {"id": id, "meter": "tokens", "amount": 10**12, "budget_id": budget_id, "priority": 1}
+        self._post("/customers/acme/grants", {**terms, "reason": "benchmark"})
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(

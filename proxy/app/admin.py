@@ -11,18 +11,28 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy import __version__
 from proxy.app.clock import SystemClock
+from proxy.app.customer_terms import CustomerTerms
 from proxy.app.invariants import invariants
+from proxy.app.notifying import Notifying
+from proxy.app.plan_editing import PlanEditing
 from proxy.app.policies import LivePolicy
 from proxy.app.store import Store
-from proxy.domain.identity import Identity
-from proxy.domain.ids import shard_of
-from proxy.domain.policy import Policy
-from proxy.domain.secrets import SECRET_RANDOM_BYTES, digest, make_secret
-from proxy.gateway.entitlements import entitlements
-from proxy.gateway.standing import Standing
+from proxy.domain.secrets import (
+    ADMIN_PREFIX,
+    SECRET_RANDOM_BYTES,
+    digest,
+    make_secret,
+    well_formed_admin_token,
+)
+from proxy.ledger.admin_tokens import SqlAdminTokens
+from proxy.ledger.audit_log import SqlAuditLog
 from proxy.ledger.directory import SqlAccounts
+from proxy.ledger.grants import SqlGrants
+from proxy.ledger.idempotency import SqlIdempotency
+from proxy.ledger.plan_edits import SqlPlanEdits
 from proxy.ledger.plans import SqlPlans
 from proxy.ledger.reports import SqlReports
+from proxy.ledger.subscriptions import SqlSubscriptions
 from proxy.ledger.writer import LedgerWriter
 from proxy.settings import Settings
 from proxy.telemetry import Counters, Merged
@@ -31,6 +41,7 @@ from proxy.web.admin.auth import token_digest
 from proxy.web.admin.deps import AdminDeps
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+AUDIT_ENTRIES_CHECKED = 10_000
 
 
 def admin_deps(
@@ -38,6 +49,7 @@ def admin_deps(
     token: str,
     pepper: bytes,
     accounts: SqlAccounts,
+    tokens: SqlAdminTokens,
     engine: AsyncEngine,
     store: Store,
     writer: LedgerWriter,
@@ -45,26 +57,11 @@ def admin_deps(
     clock: SystemClock,
     counters: Counters,
     merged: Merged,
+    notifying: Notifying,
 ) -> AdminDeps:
     """Everything an admin may ask or change, as functions."""
 
-    async def entitlements_of(customer_id: str) -> Mapping[str, Any]:
-        customer = await accounts.customer(customer_id)
-        who = Identity(
-            customer_id=customer.id,
-            agent_id="",
-            agent_type_id="",
-            secret_id="",
-            expires_at_ms=0,
-            status=customer.status,
-            plan_id=customer.plan,
-            anchor_us=(customer.anchor - EPOCH) // timedelta(microseconds=1),
-            timezone=customer.timezone,
-            revision=0,
-            shard=shard_of(customer.id, settings.redis.shards),
-        )
-        standing = Standing("", who, policies.policy or Policy(0, {}, {}))
-        return await entitlements(standing, store.balances, clock.store_now_us())
+    terms = CustomerTerms(accounts, policies, store.balances, clock, settings.redis.shards)
 
     async def health() -> Mapping[str, Any]:
         backlog = await store.backlog()
@@ -85,8 +82,12 @@ def admin_deps(
             "checks": checks,
         }
 
+    audit_log = SqlAuditLog(engine, clock)
+
     async def check_invariants() -> Mapping[str, Any]:
-        return await invariants(store, engine, settings.redis.shards, clock)
+        found = await invariants(store, engine, settings.redis.shards, clock)
+        checks = [*found["checks"], await _audit_log_check(audit_log)]
+        return {"ok": all(check["ok"] for check in checks), "checks": checks}
 
     async def metrics() -> bytes:
         return render(merged.total([counters.snapshot()]))
@@ -95,11 +96,22 @@ def admin_deps(
         secret_id, secret = make_secret(os.urandom(SECRET_RANDOM_BYTES))
         return secret_id, secret, digest(pepper, secret)
 
+    def new_token() -> tuple[str, str, str]:
+        token_id, text = make_secret(os.urandom(SECRET_RANDOM_BYTES), ADMIN_PREFIX)
+        return token_id, text, digest(pepper, text)
+
     return AdminDeps(
         accounts=accounts,
         plans=SqlPlans(engine),
+        plan_edits=PlanEditing(
+            policies, SqlPlanEdits(engine, clock), SqlPlans(engine), settings.policies.default_plan
+        ),
         reports=SqlReports(engine),
-        entitlements=entitlements_of,
+        subscriptions=SqlSubscriptions(accounts),
+        grants=SqlGrants(accounts),
+        entitlements=terms.entitlements,
+        read_overrides=terms.read_overrides,
+        grant_balances=terms.grant_balances,
         invariants=check_invariants,
         health=health,
         metrics=metrics,
@@ -107,4 +119,20 @@ def admin_deps(
         now=lambda: EPOCH + timedelta(microseconds=clock.now_us()),
         default_plan=settings.policies.default_plan or None,
         token_digest=token_digest(token),
+        tokens=tokens,
+        audit_log=audit_log,
+        idempotency=SqlIdempotency(engine, clock),
+        make_token=new_token,
+        digest_of=lambda text: digest(pepper, text) if well_formed_admin_token(text) else None,
+        alerts=notifying.alerts,
+        webhooks=notifying.webhooks,
+        webhook_secret=notifying.secret,
+        webhook_url_fault=notifying.url_fault,
     )
+
+
+async def _audit_log_check(audit_log: SqlAuditLog) -> dict[str, Any]:
+    """The newest entries: enough to see a hand in the log, and the same work however long it has grown."""
+    found = await audit_log.verify(last=AUDIT_ENTRIES_CHECKED)
+    seen = found.fault or {"entries": found.entries, "head": f"{found.head.seq}:{found.head.hash}"}
+    return {"id": "audit_log", "ok": found.fault is None, "seen": seen, "expected": "as it was written"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxy.domain.attribution import read_attribution
 from proxy.domain.refusals import Refused
 from proxy.gateway.entitlements import entitlements, models
 from proxy.gateway.house import House
@@ -24,6 +25,7 @@ class WorkerCatalogue:
     async def entitlements(self, call: Call) -> dict[str, Any]:
         standing = await freshly_identify(call.secret, self._house)
         try:
-            return await entitlements(standing, self._balances, self._house.clock.store_now_us())
+            user_id = read_attribution({}, call.headers, self._house.digest_user).user_id
+            return await entitlements(standing, self._balances, self._house.clock.store_now_us(), user_id)
         except StoreAway:
             raise Refused(UNAVAILABLE) from None

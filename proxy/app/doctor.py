@@ -51,6 +51,8 @@ class Doctor:
         self._counters = counters
         self._every_s = every_s
         self._found: dict[_Found, int] = {}
+        self.on_drift: Callable[[Drift, bool], Awaitable[None]] = _told_nobody
+        """Told of what two rounds have found, and whether it was put right."""
 
     async def run(self) -> None:
         while True:
@@ -90,6 +92,7 @@ class Doctor:
         elif drift.difference > 0 and await self._set_aside():
             # What a refused event was charged was spent, though the sums do not have it.
             log.error("drift.not_corrected", why="events were set aside: record them first", **facts)
+            await self.on_drift(drift, False)
             return False
         else:
             done = await self._corrections.used(
@@ -99,7 +102,11 @@ class Doctor:
             del self._found[_what(drift)]
             self._counters.add("drift_corrected", 1, "I1" if drift.field == "held" else "I4")
             log.error("drift.corrected", **facts)
+            await self.on_drift(drift, True)
         return done
+
+
+async def _told_nobody(drift: Drift, corrected: bool) -> None: ...
 
 
 def _what(drift: Drift) -> _Found:

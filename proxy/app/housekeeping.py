@@ -10,34 +10,41 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from aiohttp import web
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy.app.admin import admin_deps
+from proxy.app.admin_upkeep import AdminUpkeep
 from proxy.app.backlog import BacklogBound, KeeperFigures
 from proxy.app.chaos import Chaos, ChaosOfWorkers
 from proxy.app.clock import SystemClock, id_maker
 from proxy.app.doctor import Doctor
 from proxy.app.invariants import examine
 from proxy.app.meters import ProcessMeters
+from proxy.app.notifying import Notifying
 from proxy.app.older import OlderShards
-from proxy.app.policies import LivePolicy
+from proxy.app.policies import LivePolicy, keeper_id
 from proxy.app.reopening import HAND_OVER_S, Reopening
 from proxy.app.replay import Replaying
 from proxy.app.store import Store
 from proxy.app.worker import WorkerConfiguration
 from proxy.budgets.denial_stream import DenialStream
 from proxy.budgets.event_stream import RedisEventStream
+from proxy.budgets.keeper_lease import KeeperLease
 from proxy.budgets.recovery import Recovery
 from proxy.budgets.redis_directory import DirectoryProjector
 from proxy.domain.reservations import LiveReservation
 from proxy.gateway.ports import StoreAway
 from proxy.gateway.sweep import Sweeper
+from proxy.ledger.admin_tokens import SqlAdminTokens
 from proxy.ledger.audit import events_set_aside
 from proxy.ledger.directory import SqlAccounts
 from proxy.ledger.engine import open_ledger
+from proxy.ledger.idempotency import SqlIdempotency
 from proxy.ledger.migrate import migrate
 from proxy.ledger.outbox import Projector
 from proxy.ledger.spool import check_spools, drain_dead
+from proxy.ledger.subscriptions import adopt_default_plan, apply_due
 from proxy.ledger.writer import DenialWriter, LedgerWriter
 from proxy.policy_files import watch
 from proxy.processes import KeeperLock, PortClaim, StopSignals, Supervisor, listen_alone
@@ -52,6 +59,7 @@ LAST_EVENTS_S = 10.0
 LAST_WORDS_S = 2.0
 SEQS_S = 2.0
 SPOOL_LOOK_S = 5.0
+SCHEDULE_LOOK_S = 1.0
 
 
 class Housekeeping:
@@ -69,6 +77,7 @@ class Housekeeping:
     _replaying: Replaying
     _reopening: Reopening
     _older: OlderShards
+    _notifying: Notifying
 
     def __init__(
         self,
@@ -127,7 +136,9 @@ class Housekeeping:
         settings, store, engine = self._settings, self._store, self._engine
         shards = settings.redis.shards
         self._projector = DirectoryProjector(store.cold, shards)
-        self._policies = LivePolicy(settings, engine, self._projector, self._clock, self._counters)
+        lease = KeeperLease(store.cold, "policy files", keeper_id(settings.data.dir), self._clock)
+        self._policies = LivePolicy(settings, engine, self._projector, self._clock, self._counters, lease)
+        self._closing.push_async_callback(self._policies.end)
         self._replaying = Replaying(store.budgets, Recovery(store.hot, shards), engine, self._clock)
         self._reopening = Reopening(store.books, engine, self._spool, self._replaying, self._policies.publish)
         self._older = OlderShards(store.books, store.budgets, engine, shards, self._counters)
@@ -137,8 +148,10 @@ class Housekeeping:
         await self._reopening.open_blank_shards()
         self._reopening.backlog = store.backlog
         await store.budgets.adopt_epochs()
-        await self._policies.apply()
-        self._outbox = Projector(engine, self._projector)
+        await self._policies.begin()
+        if default_plan := settings.policies.default_plan:
+            await adopt_default_plan(engine, default_plan, self._clock.now_us())
+        self._outbox = Projector(engine, self._projector, self._clock.now_us)
         await self._outbox.project_all()
 
     def _begin_work(self) -> None:
@@ -161,6 +174,7 @@ class Housekeeping:
             (self._writer.run(), "ledger writer"),
             (self._denials.run(), "denial writer"),
             (self._outbox.run(), "directory projection"),
+            (self._apply_scheduled_changes(), "scheduled changes of subscriptions"),
             (sweeper.run(), "sweeper"),
             (self._replay_spools(), "spools of dead workers"),
             (store.guard(self._older.look), "store guard"),
@@ -169,17 +183,37 @@ class Housekeeping:
             (bound.run(), "backlog bound"),
             (figures.run(), "keeper's figures"),
             (doctor.run(), "doctor"),
+            (self._policies.run(), "policy"),
         ):
             self._tasks.spawn(work, name)
+        self._notify(doctor)
         if settings.policies.watch:
             self._tasks.spawn(watch(self._policies.directory, self._policies.reapply), "policy files")
 
+    def _notify(self, doctor: Doctor) -> None:
+        self._notifying = Notifying(
+            self._settings,
+            self._pepper,
+            self._engine,
+            self._store,
+            self._policies,
+            self._clock,
+            self._counters,
+            self._merged,
+        )
+        self._notifying.begin(self._tasks, self._denials, doctor)
+
     async def _serve_admin_plane(self) -> None:
+        tokens = SqlAdminTokens(self._engine, self._clock)
+        upkeep = AdminUpkeep(tokens, SqlIdempotency(self._engine, self._clock))
+        self._closing.push_async_callback(upkeep.last_round)
+        self._tasks.spawn(upkeep.run(), "admin plane's upkeep")
         deps = admin_deps(
             self._settings,
             self._token,
             self._pepper,
             SqlAccounts(self._engine, self._clock, os.urandom, self._outbox.wait_for),
+            tokens,
             self._engine,
             self._store,
             self._writer,
@@ -187,6 +221,7 @@ class Housekeeping:
             self._clock,
             self._counters,
             self._merged,
+            self._notifying,
         )
         runner = AdminRunner(admin_app(deps))
         await runner.setup()
@@ -212,6 +247,8 @@ class Housekeeping:
         self._reopening.refresh = self._refresh
         self._older.seen_by_workers = lambda: supervisor.seqs(SEQS_S)
         supervisor.on_behind = self._close_behind
+        supervisor.tell(self._policies.details())
+        self._policies.on_news = lambda: supervisor.tell(self._policies.details())
         await supervisor.start()
 
     async def _refresh(self) -> None:
@@ -224,6 +261,16 @@ class Housekeeping:
 
     def _close_behind(self, shards: list[tuple[int, int]]) -> None:
         self._tasks.spawn(self._older.close_behind(shards), "shards behind")
+
+    async def _apply_scheduled_changes(self) -> None:
+        """Workers obey them at their time; this makes them the customers' present."""
+        while True:
+            try:
+                if count := await apply_due(self._engine, self._clock.store_now_us()):
+                    log.info("subscriptions.changed_as_scheduled", customers=count)
+            except (SQLAlchemyError, OSError, TimeoutError) as fault:
+                log.warning("subscriptions.wait_for_ledger", why=str(fault))
+            await asyncio.sleep(SCHEDULE_LOOK_S)
 
     async def _replay_spools(self) -> None:
         """What dead workers could not settle is settled for them, as soon as Redis takes it."""

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy.app.store import Store
 from proxy.budgets.inspection import Inspection
-from proxy.budgets.restoring import expires_us
+from proxy.domain.counters import GRANT, expires_us, is_grant
 from proxy.gateway.ports import Clock
-from proxy.ledger.audit import highest_limits, overrun, unmatched_rows
+from proxy.ledger.audit import grant_amounts, highest_limits, overridden, overrun, unmatched_rows
 from proxy.ledger.counter_sums import charged_by_counter, highest_seqs
 
 TRIES = 20
@@ -169,17 +169,29 @@ def _recorded(drifts: list[Drift], busy: int) -> dict[str, Any]:
 
 
 async def _within_limits(looks: list[_Look], engine: AsyncEngine) -> dict[str, Any]:
-    """I7: no counter is beyond the highest limit its budget ever had, but for what was used over the holds."""
-    limits = await highest_limits(engine)
+    """I7: no counter is beyond the highest limit its budget ever had, but for what was used over the holds; and no
+    grant beyond its amount."""
+    still = [look.inspection for look in looks if look.charged is not None]
+    limits, exempt = await highest_limits(engine), await overridden(engine)
+    ids = {_grant_of(name) for at in still for name in at.counters if is_grant(name)}
+    amounts = await grant_amounts(engine, ids)
     beyond: dict[str, int] = {}
-    for inspection in (look.inspection for look in looks if look.charged is not None):
+    for inspection in still:
         for name, (used, held) in inspection.counters.items():
-            limit = limits.get(_budget_of(name))
+            if is_grant(name):
+                limit = amounts.get(_grant_of(name))
+            else:
+                limit = None if name.split("/", 1)[0] in exempt else limits.get(_budget_of(name))
             if limit is not None and used + held > limit:
                 excess = used + held - limit - await overrun(engine, inspection.shard, name)
                 if excess > 0:
                     beyond[name] = excess
     return {"id": "I7", "ok": not beyond, "seen": beyond, "expected": {}}
+
+
+def _grant_of(counter: str) -> str:
+    """The grant's id in its counter's name."""
+    return counter.rsplit("/", 2)[1].removeprefix(GRANT)
 
 
 def _budget_of(counter: str) -> tuple[str, str, str]:

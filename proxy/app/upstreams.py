@@ -94,7 +94,9 @@ def _timeouts(upstream: Upstream) -> Timeouts:
 
 def _elsewhere(upstream: Upstream) -> str:
     """A native upstream's address, if it is not the provider's own, which LiteLLM knows best."""
-    return "" if upstream.base_url == NATIVE_BASE_URLS[upstream.wire] else upstream.base_url
+    if upstream.base_url == NATIVE_BASE_URLS[upstream.wire]:
+        return ""
+    return without_version(upstream.base_url) if upstream.wire == "anthropic" else upstream.base_url
 
 
 async def warm_up(upstreams: Mapping[str, Upstream], keys: Mapping[str, str]) -> None:

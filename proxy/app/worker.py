@@ -8,7 +8,7 @@ import gc
 import hashlib
 import hmac
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,13 +46,14 @@ from proxy.ledger.spool import FileSpool
 from proxy.processes import WorkerControl, listen_shared
 from proxy.providers.tokenizers import Tokenizers
 from proxy.settings import Settings, Upstream
-from proxy.telemetry import Counters, RequestLog, Tasks, report_loop_faults, set_up, watch_loop_lag
+from proxy.telemetry import Counters, Logs, RequestLog, Tasks, report_loop_faults, set_up, watch_loop_lag
 from proxy.web.server import DataPlane, serve_data_plane
 
 log = structlog.get_logger(__name__)
 
 USER_DIGEST_BYTES = 16
 SPOOL_LOOK_S = 1.0
+DETAILS_MOST = 20
 GC_YOUNG_OBJECTS = 25_000
 
 
@@ -118,7 +119,8 @@ async def work(control_fd: int) -> int:
     requests = RequestLog(logs, counters)
     async with contextlib.AsyncExitStack() as closing:
         try:
-            worker = await Worker.build(said, counters, requests, tasks, closing)
+            details = _redacted(control, logs)
+            worker = await Worker.build(said, counters, requests, tasks, closing, details)
         except Exception as fault:
             log.exception("worker.cannot_serve")
             await control.failed(logs.redactor.text(f"{type(fault).__name__}: {fault}"))
@@ -167,6 +169,7 @@ class Worker:
         requests: RequestLog,
         tasks: Tasks,
         closing: contextlib.AsyncExitStack,
+        details: Callable[[], dict[str, Any]],
     ) -> Worker:
         clock = SystemClock()
         meters = ProcessMeters(counters, requests, clock)
@@ -215,6 +218,7 @@ class Worker:
             stored=stored,
             catalogue=WorkerCatalogue(house, RedisBalances(hot, said.shards)),
             not_ready=lambda: None if hot.connected else "Redis is away.",
+            details=details,
             new_request_id=house.new_request_id,
             clock=clock,
             fault=_report_fault,
@@ -251,6 +255,18 @@ async def _replay(spool: FileSpool, budgets: RedisBudgets) -> None:
             await spool.hand_over()
         except StoreAway:
             continue
+
+
+def _redacted(control: WorkerControl, logs: Logs) -> Callable[[], dict[str, Any]]:
+    """What the keeper says, for whoever asks without a token: an admin may have put a key into a plan file."""
+
+    def details() -> dict[str, Any]:
+        return {
+            name: [logs.redactor.text(sentence) for sentence in sentences[:DETAILS_MOST]]
+            for name, sentences in control.details.items()
+        }
+
+    return details
 
 
 def _user_digest(pepper: bytes) -> Any:

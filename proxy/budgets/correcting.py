@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from proxy.budgets import scripts
 from proxy.budgets.keys import ShardKeys
-from proxy.budgets.restoring import expires_us
 from proxy.budgets.scripts import Connection
+from proxy.domain.counters import expires_us
 
 
 class Corrections:

@@ -36,6 +36,11 @@ def policy_document(revision: int) -> str:
     return f"faregate:policy:{revision}"
 
 
+def keeper_lease(work: str) -> str:
+    """String: which keeper does this work; it goes by itself when that keeper does not renew it."""
+    return f"faregate:lease:{work.replace(' ', '_')}"
+
+
 def secret_field(secret_id: str) -> str:
     """The field of a customer's hash that holds a secret's `expires_at_ms` (0: never)."""
     return "k:" + secret_id
@@ -82,7 +87,9 @@ class ShardKeys:
         return self._customers + customer_id
 
     def counter(self, name: str) -> str:
-        """Hash: used, held. `name` is `Counter.name`."""
+        """Hash: used, held; carry (what the window has of the ones before), users (of a counter that many share).
+
+        `name` is `Source.name`."""
         return self.counters + name
 
     def remembered(self) -> tuple[str, ...]:

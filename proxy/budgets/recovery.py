@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from proxy.budgets.keys import ShardKeys
-from proxy.budgets.restoring import expires_us
 from proxy.budgets.scripts import Argument, Connection, Script
-from proxy.domain.reservations import Settlement
+from proxy.domain.counters import expires_us
+from proxy.domain.reservations import Settlement, sources_of
 
 RECORDED = Script("recorded")
 CHARGE = Script("charge")
@@ -30,12 +30,12 @@ class Recovery:
     async def charge(
         self, settlement: Settlement, amounts: Sequence[int]
     ) -> Literal["charged", "duplicate", "closed"]:
-        """Puts on the counters what the ledger has just recorded for a reference that Redis does not know."""
+        """Puts on the counters of `sources_of` what the ledger has just recorded of a reference unknown here."""
         keys = self._keys[settlement.shard]
         arguments: list[Argument] = [settlement.ref, ",".join(map(str, settlement.usage))]
         names = [keys.shard, keys.held, keys.done(settlement.ref)]
-        for counter, amount in zip(settlement.counters, amounts, strict=True):
-            names.append(keys.counter(counter.name))
-            arguments += (amount, (expires_us(counter.name) or 0) // 1000)
+        for (_, source), amount in zip(sources_of(settlement), amounts, strict=True):
+            names.append(keys.counter(source.name))
+            arguments += (amount, (expires_us(source.name) or 0) // 1000)
         said: bytes = await CHARGE.run(self._connection, names, arguments)
         return said.decode()  # type: ignore[return-value]

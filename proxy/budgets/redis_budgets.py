@@ -15,27 +15,21 @@ from typing import Any, cast
 from proxy.budgets import keys as store_keys
 from proxy.budgets import scripts
 from proxy.budgets.inspection import Inspection, find_counters, inspect_shard
-from proxy.budgets.keys import ShardKeys, secret_field
+from proxy.budgets.keys import ShardKeys
+from proxy.budgets.reserving import CLOSED, or_dash, reserve_call, reserve_reply
 from proxy.budgets.scripts import Argument
+from proxy.budgets.sources import ending_texts
 from proxy.budgets.top_ups import TOP_UP, top_up_call, top_up_reply
 from proxy.budgets.unrecorded import Unrecorded, Verb
 from proxy.domain.reservations import (
     Closed,
     Counter,
-    Exceeded,
-    Finished,
-    Full,
-    Held,
-    Limited,
     Reservation,
     ReserveReply,
     Settled,
     Settlement,
-    Stale,
-    State,
     TopUp,
     TopUpReply,
-    WindowPassed,
 )
 from proxy.gateway.ports import OverdueReservation
 
@@ -46,9 +40,6 @@ REMEMBERED_COUNTERS_MOST = 20_000
 # Outcomes that have written an event, which the ledger must get whatever becomes of Redis.
 ACKNOWLEDGED = frozenset(("settled", "released", "late", "conflict"))
 
-_CLOSED = Closed()
-_FULL = Full()
-_STATES: dict[bytes, State] = {b"settled": "settled", b"released": "released", b"expired": "expired"}
 _OUTCOMES: dict[bytes, Any] = {
     word.encode(): word
     for word in ("settled", "released", "late", "duplicate", "conflict", "unknown", "closed", "tombstone")
@@ -189,40 +180,11 @@ class RedisBudgets:
         """Holds every amount or none. Raises `StoreAway`: the outcome is unknown then, so release it."""
         shard = self._shards[reservation.shard]
         if self._is_in_doubt(shard) and await self._known(reservation.shard) is None:
-            return _CLOSED
-        keys, customer = shard.keys, reservation.customer_id
-        limits = reservation.limits
-        names = [
-            keys.shard,
-            keys.customer(customer),
-            keys.rates(customer),
-            keys.holding(customer),
-            keys.held,
-            keys.leases,
-            keys.done(reservation.ref),
-        ]
-        arguments: list[Argument] = [
-            cast(bytes, shard.epoch),
-            shard.seq,
-            reservation.ref,
-            secret_field(reservation.secret_id),
-            reservation.customer_revision,
-            reservation.policy_revision,
-            1 if reservation.first else 0,
-            _or_dash(limits.requests_per_minute),
-            _or_dash(limits.tokens_per_minute),
-            _or_dash(limits.concurrent_requests),
-            reservation.rate_tokens,
-            self._lease_us,
-            reservation.record,
-        ]
-        prefix = keys.counters
-        for hold in reservation.holds:
-            counter = hold.counter
-            names.append(prefix + counter.name)
-            ends = "-" if counter.ends_us is None else counter.ends_us
-            arguments.append(f"{hold.amount} {counter.budget.limit} {counter.starts_us} {ends}")
-        return _reserve_reply(shard, await scripts.RESERVE.run(self._connection, names, arguments))
+            return CLOSED
+        call = reserve_call(shard.keys, cast(bytes, shard.epoch), shard.seq, self._lease_us, reservation)
+        reply = reserve_reply(shard.keys.counters, reservation, await scripts.RESERVE.run(self._connection, *call))
+        shard.suspect = shard.suspect or reply is CLOSED
+        return reply
 
     async def settle(self, settlement: Settlement) -> Settled:
         """Charges what was really used and writes the usage event; idempotent by reference."""
@@ -234,7 +196,7 @@ class RedisBudgets:
             shard.seq,
             settlement.ref,
             _usage_text(settlement),
-            _or_dash(settlement.limits.tokens_per_minute),
+            or_dash(settlement.limits.tokens_per_minute),
             settlement.rate_tokens,
             settlement.event,
         ]
@@ -252,8 +214,14 @@ class RedisBudgets:
             return _NEVER_OPENED
         arguments: list[Argument] = [cast(bytes, shard.epoch), shard.seq, settlement.ref, settlement.event]
         keys = shard.keys
-        names = self._ending_keys(keys, settlement, keys.rates(settlement.customer_id))
-        arguments += map(self._charge_head, settlement.counters)
+        # Nobody may know on which of a user's counters it is held, if the reply of the reserve was lost.
+        every = [*settlement.counters, *[c.shared for c in settlement.counters if c.shared]]
+        names = self._ending_keys(keys, settlement, keys.rates(settlement.customer_id), counters=every)
+        for counter in every:
+            for source in counter.filled_from:
+                # A grant is named only where it was charged something.
+                head = self._charge_head(counter, source.name, None) if source.grant_id is None else "-"
+                arguments.append(head)
         return self._acknowledged(
             shard, await scripts.RELEASE.run(self._connection, names, arguments), settlement, "release"
         )
@@ -294,9 +262,9 @@ class RedisBudgets:
         """Holds more for a reservation under way, or no more. Raises `StoreAway`: asking again does no harm."""
         shard = await self._known(top_up.shard)
         if shard is None:
-            return _CLOSED
+            return CLOSED
         call = top_up_call(shard.keys, cast(bytes, shard.epoch), shard.seq, self._lease_us, top_up)
-        reply = top_up_reply(await TOP_UP.run(self._connection, *call))
+        reply = top_up_reply(shard.keys.counters, top_up, await TOP_UP.run(self._connection, *call))
         shard.suspect = shard.suspect or isinstance(reply, Closed)
         return reply
 
@@ -334,7 +302,9 @@ class RedisBudgets:
         names = self._ending_keys(shard.keys, settlement)
         return _settled(shard, await scripts.EXPIRE.run(self._connection, names, arguments))
 
-    def _ending_keys(self, keys: ShardKeys, settlement: Settlement, *rates: str) -> list[str]:
+    def _ending_keys(
+        self, keys: ShardKeys, settlement: Settlement, *rates: str, counters: Sequence[Counter] | None = None
+    ) -> list[str]:
         prefix = keys.counters
         return [
             keys.shard,
@@ -345,28 +315,35 @@ class RedisBudgets:
             keys.observed,
             keys.done(settlement.ref),
             keys.events,
-            *[prefix + counter.name for counter in settlement.counters],
+            *[prefix + name for counter in counters or settlement.counters for name in counter.names],
         ]
 
     def _add_charges(self, arguments: list[Argument], settlement: Settlement) -> None:
-        for counter, amount in zip(settlement.counters, settlement.amounts, strict=True):
-            arguments.append(amount)
-            arguments.append(self._charge_head(counter))
+        for number, counter in enumerate(settlement.counters):
+            amount = settlement.amounts[number]
+            if not counter.sources:
+                arguments.append(amount)
+                arguments.append(self._charge_head(counter, counter.name, None))
+                continue
+            for source, text in zip(counter.sources, ending_texts(number, counter, amount), strict=True):
+                arguments += (text, self._charge_head(counter, source.name, source.grant_id))
 
-    def _charge_head(self, counter: Counter) -> bytes:
+    def _charge_head(self, counter: Counter, name: str, grant_id: str | None) -> bytes:
         """A counter's part of the event's `charged`, up to the amount, which only the script knows."""
-        head = self._charge_heads.get(counter.name)
+        # A grant is charged in whatever window runs.
+        known_as = name if grant_id is None else f"{name} {counter.starts_us}"
+        head = self._charge_heads.get(known_as)
         if head is None:
             charge = {
                 "budget_id": counter.budget.id,
                 "window_start": counter.starts_us,
-                "grant_id": None,
-                "counter": counter.name,
+                "grant_id": grant_id,
+                "counter": name,
             }
             head = json.dumps(charge, separators=(",", ":"))[:-1].encode() + b',"amount":'
             if len(self._charge_heads) >= REMEMBERED_COUNTERS_MOST:
                 self._charge_heads.clear()
-            self._charge_heads[counter.name] = head
+            self._charge_heads[known_as] = head
         return head
 
 
@@ -376,30 +353,6 @@ _NEVER_OPENED = Settled("closed", 0, 0)
 def _usage_text(settlement: Settlement) -> str:
     input_tokens, output_tokens, cost_pico = settlement.usage
     return f"{input_tokens},{output_tokens},{cost_pico}"
-
-
-def _or_dash(limit: int | None) -> Argument:
-    return "-" if limit is None else limit
-
-
-def _reserve_reply(shard: _Shard, reply: list[Any]) -> ReserveReply:
-    word = reply[0]
-    if word == b"held":
-        return Held(reply[1], reply[2], reply[3])
-    if word == b"exceeded":
-        return Exceeded(reply[1], tuple(zip(reply[2::2], reply[3::2], strict=True)))
-    if word == b"limited":
-        return Limited(reply[1], cast(Any, reply[2].decode()), reply[3])
-    if word == b"stale":
-        return Stale(cast(Any, reply[1].decode()))
-    if word == b"window":
-        return WindowPassed(reply[1])
-    if word == b"finished":
-        return Finished(_STATES[reply[1]])
-    if word == b"full":
-        return _FULL
-    shard.suspect = True
-    return _CLOSED
 
 
 def _settled(shard: _Shard, reply: list[Any]) -> Settled:
@@ -415,7 +368,8 @@ def _settled(shard: _Shard, reply: list[Any]) -> Settled:
 
 def _overdue(shard: int, ref: bytes, hold: bytes, observed: bytes | None) -> OverdueReservation:
     head, record = hold.split(b"\n", 1)
-    admitted_us, _, _, amounts, _ = head.split(b"|", 4)
+    admitted_us, _, _, amounts, counters = head.split(b"|", 4)
+    prefix = len(ShardKeys(shard).counters)
     return OverdueReservation(
         ref=ref.decode(),
         shard=shard,
@@ -423,4 +377,5 @@ def _overdue(shard: int, ref: bytes, hold: bytes, observed: bytes | None) -> Ove
         observed_output_tokens=int(observed or 0),
         amounts=tuple(int(amount) for amount in amounts.split(b",") if amount),
         record=record,
+        names=tuple([name[prefix:] for name in counters.decode().split("\t") if name]),
     )

@@ -18,7 +18,8 @@ from proxy.budgets import keys
 from proxy.budgets.keys import ShardKeys
 from proxy.budgets.scripts import Script
 from proxy.budgets.store_client import DEADLINE_S, store_away
-from proxy.domain.identity import Identity
+from proxy.domain.grants import Grant
+from proxy.domain.identity import Identity, ScheduledPlan
 from proxy.domain.ids import shard_of
 from proxy.domain.policy import Policy
 from proxy.domain.policy_documents import policy_from_document
@@ -120,6 +121,7 @@ def _who(record: str) -> tuple[str, str]:
 def _identity(
     record: Mapping[str, Any], document: Mapping[str, Any], revision: int, expires_at_ms: int, shard: int
 ) -> Identity:
+    scheduled = document.get("scheduled")
     return Identity(
         customer_id=record["customer_id"],
         agent_id=record["agent_id"],
@@ -132,6 +134,9 @@ def _identity(
         timezone=document["timezone"],
         revision=revision,
         shard=shard,
+        grants=tuple(Grant(**grant) for grant in document.get("grants", ())),
+        overrides=document.get("overrides", {}),
+        scheduled=ScheduledPlan(scheduled["plan"], scheduled["at_us"]) if scheduled else None,
     )
 
 

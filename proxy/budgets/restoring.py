@@ -7,17 +7,16 @@ answers `closed`, so nothing is ever admitted against counters that are not know
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import Counter as Tally
+from collections.abc import Iterable, Mapping, Sequence
 
 from proxy.budgets import scripts
 from proxy.budgets.keys import ALL_OF_SHARDS, ShardKeys
 from proxy.budgets.scripts import Connection
+from proxy.domain.counters import expires_us, shared_of
 from proxy.domain.reservations import LiveReservation
-from proxy.domain.windows import LIFETIME, parse_duration
 
 BATCH = 500
-# As `reserve` keeps a counter: the window, and 35 days for late settles.
-KEPT_US = 35 * 86_400_000_000
 
 
 class ShardBooks:
@@ -92,10 +91,21 @@ class ShardBooks:
             await asyncio.gather(
                 *(send(("PEXPIREAT", keys.counter(n), e // 1000)) for n, _, e in batch if e is not None)
             )
+        under_way = {name for reservation in live for name in reservation.counters}
+        await self._count_users(keys, under_way.union(name for name, _, _ in counters))
         await asyncio.gather(*(self._hold(keys, reservation, now_us) for reservation in live))
         await send(("HSET", keys.shard, "seq", seq, "admitted", len(live)))
         await send(("HSETNX", keys.shard, "epoch", epoch))
         return len(counters)
+
+    async def _count_users(self, keys: ShardKeys, names: Iterable[str]) -> None:
+        """How many users have a counter of their own, of each budget and window that counts per user."""
+        users = Tally(shared for name in names if (shared := shared_of(name)) is not None)
+        for shared, count in users.items():
+            key, expires = keys.counter(shared), expires_us(shared)
+            await self._connection.send(("HSET", key, "users", count))
+            if expires is not None:
+                await self._connection.send(("PEXPIREAT", key, expires // 1000))
 
     async def _hold(self, keys: ShardKeys, live: LiveReservation, now_us: int) -> None:
         counters = [keys.counter(name) for name in live.counters]
@@ -107,13 +117,11 @@ class ShardBooks:
             send(("HSET", keys.held, live.ref, kept)),
             send(("ZADD", keys.leases, now_us + self._lease_us, live.ref)),
             send(("SADD", keys.holding(live.customer_id), live.ref)),
+            *(send(("HSETNX", key, "used", 0)) for key in counters),
             *(send(("HINCRBY", key, "held", amount)) for key, amount in zip(counters, live.amounts, strict=True)),
+            *(
+                send(("PEXPIREAT", keys.counter(name), expires // 1000))
+                for name in live.counters
+                if (expires := expires_us(name)) is not None and expires > now_us
+            ),
         )
-
-
-def expires_us(name: str) -> int | None:
-    """When a counter may go: well after its window's end, which its name gives to within a few days."""
-    *_, window, start = name.rsplit("/", 2)
-    if window == LIFETIME:
-        return None
-    return int(start) + parse_duration(window).mean_us + KEPT_US

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Protocol
@@ -29,6 +30,15 @@ class Connection(Protocol):
     def send(self, command: tuple[Argument, ...]) -> asyncio.Future[Any]: ...
 
 
+# Redis scripts cannot load one another: what several of them need is put in where they say so.
+_INCLUDE = re.compile(rb"^ *-- include (\w+)\.lua\n", re.MULTILINE)
+
+
+def _read(name: str) -> bytes:
+    source = resources.files("proxy.budgets").joinpath("lua", f"{name}.lua").read_bytes()
+    return _INCLUDE.sub(lambda include: _read(include[1].decode()), source)
+
+
 class Script:
     """One Lua file and the digest that Redis knows it by."""
 
@@ -36,7 +46,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.source = resources.files("proxy.budgets").joinpath("lua", f"{name}.lua").read_bytes()
+        self.source = _read(name)
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
     async def run(self, connection: Connection, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:

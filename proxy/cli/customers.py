@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -88,13 +89,29 @@ def entitlements(gate: Gate, as_json: bool, customer: Customer) -> None:
     \b
     faregate customers entitlements acme
     """
-    answer = gate.get(f"/customers/{quoted(customer)}/entitlements")
-    if as_json:
-        return print_json(answer)
-    print_facts(answer, [("plan", "plan"), ("models", "models"), ("features", "features")])
-    if answer["budgets"]:
-        print_table(answer["budgets"], _BUDGETS)
-    return None
+    _entitlements(gate.get(f"/customers/{quoted(customer)}/entitlements"), as_json)
+
+
+@verb(app, "override")
+def override(
+    gate: Gate,
+    as_json: bool,
+    customer: Customer,
+    file: Annotated[
+        typer.FileText, typer.Argument(help="JSON with features, models, budgets and rate_limits; - reads stdin.")
+    ],
+) -> None:
+    """Replace what wins over a customer's plan, from the next request on; {} leaves nothing of it.
+
+    \b
+    faregate customers override acme overrides.json
+    echo '{"budgets": {"monthly-tokens": {"limit": 5000000}}}' | faregate customers override acme -
+    """
+    try:
+        body = json.load(file)
+    except ValueError as fault:
+        raise typer.BadParameter(f"{file.name} is no JSON: {fault}") from None
+    _entitlements(gate.ask("PUT", f"/customers/{quoted(customer)}/entitlements", body), as_json)
 
 
 @verb(app, "suspend")
@@ -169,6 +186,16 @@ def add_contact(
     if as_json:
         return print_json(answer)
     return typer.echo(f"Contact {answer['id']} of customer {answer['customer_id']} is written down.")
+
+
+def _entitlements(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return print_json(answer)
+    facts = [("plan", "plan"), ("models", "models"), ("features", "features"), ("its own", "overrides")]
+    print_facts(answer, [fact for fact in facts if answer[fact[1]] or fact[1] != "overrides"])
+    if answer["budgets"]:
+        print_table(answer["budgets"], _BUDGETS)
+    return None
 
 
 def _change(gate: Gate, customer: str, changes: dict[str, Any], now: str, as_json: bool) -> None:

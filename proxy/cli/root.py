@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli import agents, customers, plans, secrets, usage
+from proxy.cli import (
+    agents,
+    alerts,
+    audit,
+    customers,
+    grants,
+    plans,
+    secrets,
+    subscriptions,
+    tokens,
+    usage,
+    webhooks,
+)
 from proxy.cli.client import CliFault, config_file
 from proxy.cli.doctor import doctor
 from proxy.cli.verbs import Config, told, verb
@@ -129,7 +141,13 @@ def _exit_with(run: Callable[[], int]) -> None:
 
 verb(app, "doctor")(doctor)
 app.add_typer(customers.app, name="customers")
+app.add_typer(subscriptions.app, name="subscriptions")
+app.add_typer(grants.app, name="grants")
 app.add_typer(agents.app, name="agents")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(usage.app, name="usage")
 app.add_typer(plans.app, name="plans")
+app.add_typer(alerts.app, name="alerts")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(tokens.app, name="tokens")
+app.add_typer(audit.app, name="audit")

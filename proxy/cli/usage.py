@@ -40,6 +40,7 @@ _DENIAL = [
     ("agent", "agent_id"),
     ("model", "model"),
     ("reason", "reason"),
+    ("shadow", "shadow"),
     ("count", "count"),
 ]
 
@@ -111,6 +112,10 @@ def denials(
     agent: Agent = None,
     model: Model = None,
     reason: Annotated[str | None, typer.Option(help="Only with this reason, as budget or rate_limited.")] = None,
+    shadow: Annotated[
+        bool | None,
+        typer.Option("--shadow/--enforced", help="Only what was let through in shadow mode, or only the others."),
+    ] = None,
     since: From = None,
     until: To = None,
     limit: Limit = 100,
@@ -121,7 +126,7 @@ def denials(
     faregate usage denials --customer acme --reason budget
     """
     filters = given(customer_id=customer, agent_id=agent, model=model, reason=reason)
-    filters |= given(**{"from": since, "to": until})
+    filters |= given(**{"from": since, "to": until}, shadow=None if shadow is None else str(shadow).lower())
     print_listed(gate.listed("/denials", filters, limit), _DENIAL, "Nothing was refused.", as_json)
 
 

@@ -52,7 +52,8 @@ class Messages:
     def stream(self, script: Script, body: Mapping[str, Any], order: int) -> Iterator[Chunk]:
         blocks, stop = _blocks(script, body, order)
         usage = self._usage(script, body)
-        start = {} if usage is None else {"usage": {**usage, "output_tokens": 1}}
+        begun = {name: value for name, value in (usage or {}).items() if name != "server_tool_use"}
+        start = {} if usage is None else {"usage": {**begun, "output_tokens": 1}}
         message = {**_message(script, body, order), "content": [], **start}
         yield _event({"type": "message_start", "message": message})
         said = 0
@@ -85,7 +86,9 @@ class Messages:
             return script.usage
         if script.usage in ("absent", "null"):
             return None
-        return messages_usage(prompt_tokens(body), self.made(script, body))
+        usage = messages_usage(prompt_tokens(body), self.made(script, body))
+        calls = {f"{tool}_requests": script.hosted_calls.count(tool) for tool in script.hosted_calls}
+        return {**usage, "server_tool_use": calls} if calls else usage
 
 
 class CountTokens(Messages):
@@ -103,6 +106,7 @@ def _blocks(script: Script, body: Mapping[str, Any], order: int) -> tuple[list[_
     limit = body.get("max_tokens", script.output_tokens)
     thoughts = (script.reasoning or "").split()[:limit]
     blocks = [_thinking(thoughts)] if thoughts else []
+    blocks += [_hosted_call(tool, order, at) for at, tool in enumerate(script.hosted_calls)]
     if script.tool_calls:
         return blocks + [_tool_use(call, order, at) for at, call in enumerate(script.tool_calls)], "tool_use"
     count = min(limit - len(thoughts), script.output_tokens)
@@ -134,6 +138,11 @@ def _tool_use(call: Mapping[str, str], order: int, at: int) -> _Block:
     return _Block({**block, "input": orjson.loads(arguments)}, {**block, "input": {}}, deltas)
 
 
+def _hosted_call(tool: str, order: int, at: int) -> _Block:
+    block = {"type": "server_tool_use", "id": f"srvtoolu_scripted{order}_{at}", "name": tool, "input": {}}
+    return _Block(block, block, [])
+
+
 def _message(script: Script, body: Mapping[str, Any], order: int) -> dict[str, Any]:
     return {
         "id": f"msg_scripted{order}",
@@ -150,7 +159,7 @@ def _ending(stop: str | None, usage: Mapping[str, Any] | None) -> Chunk:
     delta = {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None}}
     if usage is None:
         return _event(delta)
-    running = {name: value for name, value in usage.items() if not isinstance(value, Mapping)}
+    running = {name: value for name, value in usage.items() if name != "cache_creation"}
     return _event({**delta, "usage": running})
 
 

@@ -84,6 +84,8 @@ class Responses:
         if script.reasoning:
             summary = [{"type": "summary_text", "text": script.reasoning}]
             output.append({"id": f"rs_scripted{order}", "type": "reasoning", "summary": summary})
+        for at, tool in enumerate(script.hosted_calls):
+            output.append({"id": f"ws_scripted{order}_{at}", "type": f"{tool}_call", "status": "completed"})
         for at, call in enumerate(script.tool_calls):
             output.append(_tool_call(call, order, at))
         if not script.tool_calls:
@@ -187,7 +189,7 @@ def _tool_call(call: Mapping[str, str], order: int, at: int) -> dict[str, Any]:
 def _told(index: int, item: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
     """The events that tell one item of the output."""
     kind, where = item["type"], {"item_id": item["id"], "output_index": index}
-    added = {**item, **EMPTY[kind]} | ({"status": "in_progress"} if "status" in item else {})
+    added = {**item, **EMPTY.get(kind, {})} | ({"status": "in_progress"} if "status" in item else {})
     yield {"type": "response.output_item.added", "output_index": index, "item": added}, 0
     if kind == "function_call":
         name = "response.function_call_arguments"
@@ -202,7 +204,7 @@ def _told(index: int, item: dict[str, Any]) -> Iterator[tuple[dict[str, Any], in
             yield {"type": f"{name}.delta", **at, "delta": piece, "obfuscation": "x"}, 1
         yield {"type": f"{name}.done", **at, "text": part["text"]}, 0
         yield {"type": "response.reasoning_summary_part.done", **at, "part": part}, 0
-    else:
+    elif kind == "message":
         part, at = item["content"][0], {**where, "content_index": 0}
         yield {"type": "response.content_part.added", **at, "part": {**part, "text": ""}}, 0
         for piece in _words_of(part["text"]):

@@ -25,8 +25,9 @@ class Script:
 
     `text` is what it says over and over, word by word, instead of the harmless words; `tool_calls` (each `name`
     and `arguments`, a string) come instead of a text; `reasoning` is thought before it, where the wire has words
-    for that. `usage` is a way of reporting it, or the very object to report. `body` replaces the answer's body, and
-    `events` those of a stream, byte for byte. `error_after` puts an error event after that many words.
+    for that. `hosted_calls` are tools ("web_search") that the provider itself calls before it answers. `usage` is
+    a way of reporting it, or the very object to report. `body` replaces the answer's body, and `events` those of
+    a stream, byte for byte. `error_after` puts an error event after that many words.
     `breaks_after_bytes` ends the connection in the middle of the body (0: before the head), by a close or a
     reset. `stalls_after` says nothing more after that many chunks of a stream, for `STALL_S`. `done` False leaves
     `[DONE]` out. Delays are in seconds.
@@ -43,6 +44,7 @@ class Script:
     text: str | None = None
     tool_calls: Sequence[Mapping[str, str]] = ()
     reasoning: str | None = None
+    hosted_calls: Sequence[str] = ()
     model_served: str | None = None
     usage: Reports | Mapping[str, Any] = "honest"
     head_delay_s: float = 0.0

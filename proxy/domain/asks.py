@@ -32,11 +32,13 @@ class Extra:
 
     `param` is where it stands ("tools.0"); `feature` is the plan's word for it ("web_search"). `calls` is the
     most that the provider itself may call it in this request, None where nothing in the body bounds it.
+    `limited_by` is the field that does, or could ("tools.0.max_uses"); extras that have the same one share it.
     """
 
     param: str
     feature: str
     calls: int | None = None
+    limited_by: str | None = None
 
 
 @dataclass(slots=True)

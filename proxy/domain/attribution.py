@@ -11,6 +11,9 @@ from proxy.domain.faults import fault, wrong_type
 
 CHARACTERS_MAX = 256
 
+OWN_METADATA = frozenset(("anonymous_id", "run_id", "step"))
+"""What is read of `metadata` and means nothing to a provider."""
+
 _NOBODY = Attribution()
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 # A plus, separators or ten digits: shorter plain numbers are somebody's row ids far more often.
@@ -28,6 +31,7 @@ def read_attribution(
     anonymous_id = _header(headers, "faregate-anonymous-id")
     run_id, step = _header(headers, "faregate-run-id"), _header(headers, "faregate-step")
     if metadata:
+        anonymous_id = anonymous_id or _field(metadata, "anonymous_id", "metadata.anonymous_id")
         run_id = run_id or _field(metadata, "run_id", "metadata.run_id")
         step = step or _field(metadata, "step", "metadata.step")
     if not (user_id or anonymous_id or run_id or step):

@@ -12,13 +12,15 @@ from proxy.domain.pricing import Price, bound_pico
 
 @dataclass(slots=True)
 class Bounds:
-    """The upper bounds of one attempt: input tokens, output tokens of one choice, choices, requests (0 or 1)."""
+    """The upper bounds of one attempt: input tokens, output tokens of one choice, choices, requests (0 or 1), and
+    what calls of the provider's own tools may cost, in picodollars."""
 
     input_tokens: int
     output_limit: int
     choices: int
     requests: int
     price: Price | None
+    calls_pico: int = 0
 
     @property
     def output_tokens(self) -> int:
@@ -38,7 +40,8 @@ def amount(meter: str, bounds: Bounds) -> int:
     if meter == "cost_usd":
         if bounds.price is None:
             raise ValueError("a cost budget cannot bound a model without a price")
-        return microusd_charged(bound_pico(bounds.input_tokens, bounds.output_tokens, bounds.price))
+        pico = bound_pico(bounds.input_tokens, bounds.output_tokens, bounds.price) + bounds.calls_pico
+        return microusd_charged(pico)
     if meter == "input_tokens":
         return bounds.input_tokens
     return bounds.output_tokens
@@ -62,7 +65,7 @@ def _affordable(bounds: Bounds, meter: str, left: int) -> int:
         return left // bounds.choices
     if meter == "cost_usd":
         assert bounds.price is not None
-        spare = left * PICO_PER_MICRO - bound_pico(bounds.input_tokens, 0, bounds.price)
+        spare = left * PICO_PER_MICRO - bound_pico(bounds.input_tokens, 0, bounds.price) - bounds.calls_pico
         if spare < 0:
             return 0
         each = bounds.price.dearest_output() * bounds.choices
@@ -71,9 +74,9 @@ def _affordable(bounds: Bounds, meter: str, left: int) -> int:
     return 1 << 53 if fixed <= left else 0
 
 
-def first_exceeded(amounts: Sequence[int], limits: Sequence[int], states: Sequence[tuple[int, int]]) -> int:
+def first_exceeded(amounts: Sequence[int], left: Sequence[int]) -> int:
     """The index of the first budget that the amounts would exceed; equality is allowed (metering.md D004)."""
-    for index, (asked, limit, (used, held)) in enumerate(zip(amounts, limits, states, strict=True)):
-        if used + held + asked > limit:
+    for index, (asked, remaining) in enumerate(zip(amounts, left, strict=True)):
+        if asked > remaining:
             return index
     raise ValueError("no budget is exceeded")

@@ -4,8 +4,8 @@ In: the parsed body and the headers. Out: an `Ask`, or `Refused` with a sentence
 wrong and what would be right. `FIELDS` is the table of every top-level field that the gate has a word for.
 
 The input bound holds for every byte-level tokenizer: a token stands for at least one byte of text, and what a
-chat template writes around a message or a tool is covered by a constant. Base64 images are no text: each
-counts as the worst case of any model known.
+chat template writes around a message or a tool is covered by a constant. Images are no text: each counts as the
+worst case of any model known.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proxy.domain.asks import Ask
+from proxy.domain.asks import Ask, Extra
 from proxy.domain.attribution import read_attribution
 from proxy.domain.faults import bad_value, fault, missing, wrong_type
 from proxy.domain.request_parts import (
@@ -26,6 +26,7 @@ from proxy.domain.request_parts import (
     Effect,
     Size,
     check_logit_bias,
+    check_remote,
     flag,
     forwarded,
     json_text,
@@ -79,9 +80,12 @@ FIELDS: dict[str, Effect] = {
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "modalities": (["text"],),
-    "service_tier": ("auto", "default"),
+    "service_tier": ("auto", "default", "flex"),
     "store": (False,),
 }
+
+# What a field that costs extra needs of the plan; the others are refused on every plan.
+NEEDS = {"service_tier": "priority_tier", "web_search_options": "web_search"}
 
 MESSAGES_MAX = 2_000
 CHOICES_MAX = 16
@@ -95,7 +99,7 @@ def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Cal
     """
     model = read_model(body)
     unknown = unknown_fields(body, FIELDS)
-    _refuse_extras(body)
+    extras = _extras(body)
     streamed = flag(body, "stream")
     size = Size()
     _messages(body.get("messages"), size)
@@ -103,6 +107,8 @@ def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Cal
     for name in ("tool_choice", "function_call", "response_format", *unknown):
         if body.get(name) is not None:
             size.add(body[name])
+    if size.remote_image is not None:
+        extras = (*extras, Extra(size.remote_image, "remote_images"))
     check_logit_bias(body)
     constants = TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE * len(body["messages"]) + TOKENS_PER_TOOL * tools
     return Ask(
@@ -117,21 +123,34 @@ def read_chat(body: dict[str, Any], headers: Mapping[str, str], digest_user: Cal
         input_estimate=size.text // 4 + IMAGE_TOKENS_USUAL * size.images + 4 * len(body["messages"]),
         unknown_fields=unknown,
         attribution=read_attribution(body, headers, digest_user),
+        extras=extras,
         forward_headers=forwarded(headers),
     )
 
 
-def _refuse_extras(body: dict[str, Any]) -> None:
+def _extras(body: dict[str, Any]) -> tuple[Extra, ...]:
+    """The fields that a plan's feature allows; raises `Refused` for those that nothing does."""
+    extras: tuple[Extra, ...] = ()
     for name in _COSTS_EXTRA & body.keys():
         value = body[name]
-        if value is None:
-            continue
         harmless = HARMLESS.get(name, ())
-        if not any(type(value) is type(each) and value == each for each in harmless):
+        if value is None or any(type(value) is type(each) and value == each for each in harmless):
+            continue
+        if name == "service_tier":
+            if type(value) is not str:
+                raise wrong_type(name, "a string", value)
+            extras += (Extra(name, NEEDS[name]),)
+        elif name == "web_search_options":
+            if type(value) is not dict:
+                raise wrong_type(name, "an object", value)
+            # A model that searches in a chat completion does so once, before it answers.
+            extras += (Extra(name, NEEDS[name], calls=1),)
+        else:
             would_do = " or ".join(json_text(each) for each in harmless)
             hint = f"Leave it out or set it to {would_do}." if harmless else "Leave it out."
             message = f"'{name}' may cost more than its tokens, which Faregate cannot bound yet. {hint}"
             raise fault("unsupported_parameter", message, name)
+    return extras
 
 
 _COSTS_EXTRA = frozenset(name for name, effect in FIELDS.items() if effect == "costs extra")
@@ -195,9 +214,10 @@ def _image(part: dict[str, Any], where: str, size: Size) -> None:
     url = image.get("url") if type(image) is dict else None
     if type(image) is not dict or type(url) is not str:
         raise wrong_type(f"{where}.image_url.url", "a string", url)
-    if url[:11].lower() != "data:image/":
-        message = "Images must be sent as data: URLs (data:image/…;base64,…); remote URLs are not fetched."
-        raise fault("invalid_image_url", message, f"{where}.image_url.url")
+    remote = url[:11].lower() != "data:image/"
+    if remote:
+        check_remote(url, f"{where}.image_url.url")
+        size.remote_image = size.remote_image or f"{where}.image_url.url"
     detail = image.get("detail") or "auto"
     if type(detail) is not str or detail not in IMAGE_TOKENS:
         raise bad_value(f"{where}.image_url.detail", "it must be 'low', 'high' or 'auto'")
@@ -205,7 +225,7 @@ def _image(part: dict[str, Any], where: str, size: Size) -> None:
         size.add({name: part[name] for name in part.keys() - _IMAGE_PART})
         size.add({name: image[name] for name in image.keys() - _IMAGE_URL})
     size.images += 1
-    size.image_tokens += IMAGE_TOKENS[detail]
+    size.image_tokens += IMAGE_TOKENS["high" if remote else detail]
 
 
 _IMAGE_PART = frozenset(("type", "image_url"))
@@ -234,7 +254,7 @@ def _tools(body: dict[str, Any], size: Size) -> int:
 
 def _tool(tool: dict[str, Any], where: str) -> None:
     if tool.get("type") != "function":
-        message = f"'{where}.type' must be 'function'; tools that the provider runs itself are not available yet."
+        message = f"'{where}.type' must be 'function'; tools that the provider runs belong to other endpoints."
         raise fault("unsupported_value", message, f"{where}.type")
     function = tool.get("function")
     if type(function) is not dict or type(function.get("name")) is not str:

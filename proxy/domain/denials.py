@@ -36,8 +36,8 @@ def denial_message(plan: Plan, budget: Budget, state: BudgetState, zone: tzinfo)
     What running requests hold counts as used, so that used and remaining add up to the limit. A sentence of the
     template that says what could be afforded is left out when nothing can: "at most 0" helps nobody.
     """
-    remaining = state.limit - state.used - state.held
-    spent = _spent(plan, budget, remaining)
+    remaining = state.remaining
+    spent = used_up(plan, budget, remaining)
     template = _template(plan, budget, spent)
     if state.can_afford == 0:
         kept = [part for part in _SENTENCE_END.split(template) if "{can_afford}" not in part]
@@ -72,7 +72,7 @@ def template_faults(text: str) -> list[str]:
     return faults
 
 
-def _spent(plan: Plan, budget: Budget, remaining: int) -> bool:
+def used_up(plan: Plan, budget: Budget, remaining: int) -> bool:
     """Whether so little is left that a person would say it is used up."""
     if remaining <= 0:
         return True

@@ -1,4 +1,4 @@
-"""The features that the gate itself looks at. A plan may have others, which are the seller's own and only shown."""
+"""The features that the gate itself looks at. A plan may have others, which are the seller's own, only shown."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ GATE_FEATURES: Mapping[str, str] = {
     "remote_images": "images may be given by URL, which the provider fetches",
 }
 """What each lets through where a plan has it as true."""
+
+HOSTED_TOOLS = frozenset(
+    ("web_search", "web_fetch", "code_interpreter", "file_search", "mcp", "image_generation", "computer_use")
+)
+"""Those that let the provider run a tool itself, within one request and as often as it likes."""

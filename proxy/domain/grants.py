@@ -1,4 +1,4 @@
-"""Amounts added to a customer's budgets: credit packs, top-ups, promotions; and the order in which they are burnt."""
+"""Amounts added to a customer's budgets: credit packs, top-ups, promotions; and the order of burning."""
 
 from __future__ import annotations
 

@@ -10,6 +10,14 @@ from proxy.domain.grants import Grant
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduledPlan:
+    """Another plan from `at_us` on, by Redis's clock."""
+
+    plan_id: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """What a verified secret stands for. The admission script checks `revision` and `expires_at_ms` again.
 
@@ -18,7 +26,7 @@ class Identity:
     since 1970), in `timezone` (IANA). `expires_at_ms` is 0 for a secret that does not expire.
 
     `grants` are the customer's, those that are over left out. `overrides` is a JSON object of what wins over its
-    plan: `{"features", "models", "budgets": {budget id: {…}}, "rate_limits", …}`, empty where nothing does.
+    plan (`domain.overrides`), empty where nothing does. `scheduled` is what its plan becomes.
     """
 
     customer_id: str
@@ -34,3 +42,4 @@ class Identity:
     shard: int
     grants: tuple[Grant, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    scheduled: ScheduledPlan | None = None

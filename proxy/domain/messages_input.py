@@ -48,7 +48,7 @@ class MessagesInput:
 
     @property
     def bound(self) -> int:
-        if self.unbounded or self.tools.extras:
+        if self.unbounded:
             return UNBOUNDED
         return self.size.text + self.size.image_tokens + self.tokens + self.tools.tokens
 

@@ -72,6 +72,9 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "speed": ("standard",),
 }
 
+# What a field that costs extra needs of the plan; the others are refused on every plan.
+NEEDS = {"container": "code_interpreter", "mcp_servers": "mcp", "service_tier": "priority_tier"}
+
 # Why a field that costs extra is refused, where there is more to say than that.
 REASONS = {
     "compaction": "Compaction by the provider is not in the usage of the answer.",
@@ -119,7 +122,6 @@ def read_messages(body: dict[str, Any], headers: Mapping[str, str], digest_user:
         attribution=_attribution(body, headers, digest_user),
         extras=extras,
         forward_headers=headers_upstream(headers, {extra.feature for extra in extras}),
-        inputs=found.tools.turns,
     )
 
 
@@ -183,7 +185,7 @@ def _extras(body: dict[str, Any], found: MessagesInput) -> tuple[Extra, ...]:
         if name == "service_tier":
             if type(value) is not str:
                 raise wrong_type(name, "a string", value)
-            extras.append(Extra(name, "priority_tier"))
+            extras.append(Extra(name, NEEDS[name]))
         elif name == "container":
             extras.append(_container(value))
         elif name == "context_management":
@@ -206,7 +208,7 @@ def _container(container: Any) -> Extra:
         raise wrong_type("container", "an object", container)
     if container.get("id") is not None:
         raise foreign("container.id")
-    return Extra("container", "code_interpreter")
+    return Extra("container", NEEDS["container"])
 
 
 def _check_edits(management: Any, found: MessagesInput) -> None:

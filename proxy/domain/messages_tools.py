@@ -28,9 +28,9 @@ HOSTED = {
     "web_fetch": "web_fetch",
     "web_search": "web_search",
 }
+# Those of which a request can say how often they may be used at most.
+LIMITED = frozenset(("web_fetch", "web_search"))
 USES_MAX = 10_000
-# So often does the provider call the model within one request, each time with all that was found so far.
-TURNS_MAX = 10
 
 _DATE = re.compile(r"_\d{8}")
 
@@ -44,12 +44,6 @@ class MessagesTools:
         self.count = 0
         self.tokens = 0
         self.extras: list[Extra] = []
-
-    @property
-    def turns(self) -> int:
-        """How often the model may be given its whole context within the request."""
-        uses = [TURNS_MAX if extra.calls is None else extra.calls for extra in self.extras]
-        return min(1 + sum(uses), TURNS_MAX)
 
     def read(self, tools: Any, where: str, size: Size) -> None:
         """Takes the list of tools at `where`; raises `Refused` (400) for one that is not known."""
@@ -79,8 +73,9 @@ class MessagesTools:
         if family in CLIENTS_OWN:
             self.tokens += CLIENTS_OWN[family]
         elif family in HOSTED:
-            uses = whole(tool, "max_uses", USES_MAX, f"{where}.max_uses")
-            self.extras.append(Extra(where, HOSTED[family], uses))
+            limit = f"{where}.max_uses" if family in LIMITED else None
+            uses = whole(tool, "max_uses", USES_MAX, limit) if limit else None
+            self.extras.append(Extra(where, HOSTED[family], uses, limit))
         else:
             known = ", ".join(sorted((*CLIENTS_OWN, *HOSTED)))
             message = f"'{where}.type' is no tool whose cost Faregate knows. It takes custom tools and {known}."

@@ -17,6 +17,9 @@ MICRO_PER_USD = 1_000_000
 # Decimal rounds to 28 digits unless told otherwise, and an amount must not depend on who asked before.
 EXACT = Context(prec=200)
 
+# Ten to the power of this is beyond any amount, and before any overflow.
+LARGEST_ADJUSTED = 30
+
 
 def pico_per_token(usd_per_million_tokens: str) -> int:
     """The price of one token in picodollars; ValueError if it is no non-negative, exact decimal."""
@@ -57,7 +60,9 @@ def _exact(text: str, scale: int, unit: str) -> int:
         raise ValueError(f"{text!r} is no decimal number of {unit}") from None
     if not value.is_finite() or value < 0:
         raise ValueError(f"{text!r} is no amount of {unit}: it must be zero or more")
-    scaled = value * scale
+    if value.adjusted() > LARGEST_ADJUSTED:
+        raise ValueError(f"{text[:20]!r} is more {unit} than there is")
+    scaled = EXACT.multiply(value, scale)
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{text!r} {unit} is finer than Faregate counts (1/{scale} of it)")
     return int(scaled)

@@ -45,9 +45,9 @@ class Budget:
     `models` None means every model counts. Calls without a user share one budget of those `per` user, and so do
     all users beyond the first `users_max` of a window: inventing users mints nothing.
 
-    What goes beyond the limit: nothing if it is `hard`, but for `overage_limit`; anything if it is not. What a window
-    leaves over is carried into the next: min(rollover_max, max(left, rollover_min)). `alert_at` are thresholds in
-    percent of the limit ("80%") or in the meter's unit ("500000").
+    What goes beyond the limit: nothing if it is `hard`, but for `overage_limit`; anything if it is not. What a
+    window leaves over is carried into the next: min(rollover_max, max(left, rollover_min)). `alert_at` are
+    thresholds in percent of the limit ("80%") or in the meter's unit ("500000").
     """
 
     id: str

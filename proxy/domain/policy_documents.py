@@ -41,7 +41,7 @@ def model_document(model: Model) -> dict[str, Any]:
     return _shallow(model) | {
         "targets": [_shallow(target) for target in model.targets],
         "fallbacks": list(model.fallbacks),
-        "price": None if model.price is None else _shallow(model.price),
+        "price": None if model.price is None else _shallow(model.price) | {"calls": dict(model.price.calls)},
     }
 
 

@@ -42,7 +42,11 @@ Reason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class BudgetState:
-    """`error.budget` of DESIGN 5.4. Amounts count the meter's unit; `cost_usd` is in microdollars here."""
+    """`error.budget` of DESIGN 5.4. Amounts count the meter's unit; `cost_usd` is in microdollars here.
+
+    `limit` is the plan's and what grants and the windows before have added to it, which is `granted`. `left` is
+    how much could be held just now, overage included; None: what of the limit is neither used nor held.
+    """
 
     budget_id: str
     meter: str
@@ -54,6 +58,12 @@ class BudgetState:
     can_afford: int
     resets_at_us: int | None
     upgrade_url: str
+    granted: int = 0
+    left: int | None = None
+
+    @property
+    def remaining(self) -> int:
+        return self.limit - self.used - self.held if self.left is None else self.left
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from json import JSONEncoder
 from typing import Any, Literal
 
-from proxy.domain.faults import bad_value, missing, too_large, too_small, wrong_type
+from proxy.domain.faults import bad_value, fault, missing, too_large, too_small, wrong_type
 
 Effect = Literal["free", "bounds the input", "limits the output", "multiplies the output", "costs extra"]
 
@@ -39,14 +39,18 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Size:
-    """Bytes of text, and images with their worst case, as they are found."""
+    """Bytes of text, and images with their worst case, as they are found.
 
-    __slots__ = ("image_tokens", "images", "text")
+    `remote_image` is where the first image by a remote URL stands, if there is one.
+    """
+
+    __slots__ = ("image_tokens", "images", "remote_image", "text")
 
     def __init__(self) -> None:
         self.text = 0
         self.images = 0
         self.image_tokens = 0
+        self.remote_image: str | None = None
 
     def add(self, value: Any) -> None:
         """Counts any JSON value by its compact text."""
@@ -88,6 +92,13 @@ def whole(holder: Mapping[str, Any], name: str, most: int, where: str | None = N
     if value > most:
         raise too_large(where, most, value)
     return value
+
+
+def check_remote(url: str, where: str) -> None:
+    """An image that is not sent along must be somewhere on the web; raises `Refused` (400)."""
+    if not url[:8].lower().startswith(("https://", "http://")):
+        message = f"'{where}' must be a data: URL (data:image/…;base64,…) or an http(s) address."
+        raise fault("invalid_image_url", message, where)
 
 
 def usage_asked(body: Mapping[str, Any], streamed: bool) -> bool:

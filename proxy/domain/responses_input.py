@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from proxy.domain.faults import bad_value, fault, missing, wrong_type
-from proxy.domain.request_parts import IMAGE_TOKENS, UNBOUNDED, Size
+from proxy.domain.request_parts import IMAGE_TOKENS, UNBOUNDED, Size, check_remote
 from proxy.domain.responses_tools import Tools, foreign
 
 ITEMS_MAX = 5_000
@@ -44,18 +44,16 @@ DETAILS = {**IMAGE_TOKENS, "original": IMAGE_TOKENS["high"]}
 class ResponsesInput:
     """What was found of an input. `stored_items`: ids to look up, each with whether the request hangs on it.
 
-    `remote_image` is where the first image by a remote URL stands, if there is one. `unbounded` is true once there
-    was something whose size nothing in the body tells.
+    `unbounded` is true once there was something whose size nothing in the body tells.
     """
 
-    __slots__ = ("count", "remote_image", "size", "stored_items", "tools", "unbounded")
+    __slots__ = ("count", "size", "stored_items", "tools", "unbounded")
 
     def __init__(self) -> None:
         self.count = 0
         self.size = Size()
         self.tools = Tools(self.size)
         self.stored_items: dict[str, bool] = {}
-        self.remote_image: str | None = None
         self.unbounded = False
 
     @property
@@ -163,10 +161,9 @@ class ResponsesInput:
         if type(detail) is not str or detail not in DETAILS:
             raise bad_value(f"{where}.detail", "it must be 'low', 'high', 'auto' or 'original'")
         if url[:11].lower() != "data:image/":
-            if url[:8].lower() != "https://" and url[:7].lower() != "http://":
-                message = f"'{where}.image_url' must be a data: URL (data:image/…;base64,…) or an http(s) address."
-                raise fault("invalid_image_url", message, f"{where}.image_url")
-            self.remote_image = self.remote_image or f"{where}.image_url"
+            check_remote(url, f"{where}.image_url")
+            self.size.remote_image = self.size.remote_image or f"{where}.image_url"
+            detail = "high"
         self.size.images += 1
         self.size.image_tokens += DETAILS[detail]
         self.size.add({name: value for name, value in part.items() if name != "image_url"})

@@ -77,6 +77,9 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "access_programs": ({"cyber": "standard"},),
 }
 
+# What a field that costs extra needs of the plan; the others are refused on every plan.
+NEEDS = {"service_tier": "priority_tier"}
+
 # Why a field that costs extra is refused, where there is more to say than that.
 REASONS = {
     "background": "Responses in the background outlive their request, which Faregate cannot meter.",
@@ -107,8 +110,8 @@ def read_responses(body: dict[str, Any], headers: Mapping[str, str], digest_user
     for name in ("tool_choice", "text", *unknown):
         if body.get(name) is not None:
             found.size.add(body[name])
-    if found.remote_image is not None:
-        extras.append(Extra(found.remote_image, "remote_images"))
+    if found.size.remote_image is not None:
+        extras.append(Extra(found.size.remote_image, "remote_images"))
     calls = whole(body, "max_tool_calls", TOOL_CALLS_MAX)
     constants = TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE * (found.count + 1) + TOKENS_PER_TOOL * found.tools.count
     return Ask(
@@ -159,7 +162,7 @@ def _extras(body: dict[str, Any]) -> list[Extra]:
         if name == "service_tier":
             if type(value) is not str:
                 raise wrong_type(name, "a string", value)
-            extras.append(Extra(name, "priority_tier"))
+            extras.append(Extra(name, NEEDS[name]))
             continue
         would_do = " or ".join(json_text(each) for each in harmless)
         why = REASONS.get(name, "What it costs beside the tokens is not known.")

@@ -48,7 +48,8 @@ class Tools:
         self.size.add(tools)
 
     def extras_of(self, calls: int | None) -> tuple[Extra, ...]:
-        return tuple(Extra(param, feature, calls) for param, feature in self.extras)
+        """`calls` is the request's own limit, which all its tools share."""
+        return tuple([Extra(param, feature, calls, "max_tool_calls") for param, feature in self.extras])
 
     def _read_one(self, tool: Any, where: str) -> None:
         if type(tool) is not dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ class Usage:
     `output_tokens` is all output, and `reasoning_tokens` and `audio_output_tokens` are parts of it.
     `cache_write_1h_tokens` are those of the cache writes that stay for an hour, at a price of their own.
     `raw` is the provider's own object with nothing but its numbers. `disputed` says that the report
-    contradicted itself, or was beyond belief, and that the sane part of it was taken.
+    contradicted itself, or was beyond belief, and that the sane part of it was taken. `calls` says how often the
+    provider called the tools that it runs itself, by the plan's word for each ("web_search").
     """
 
     input_tokens: int = 0
@@ -34,6 +36,7 @@ class Usage:
     source: UsageSource = "provider"
     disputed: bool = False
     raw: dict[str, Any] | None = field(default=None, compare=False)
+    calls: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def uncached_input_tokens(self) -> int:

@@ -95,6 +95,15 @@ def window_at(window: str, anchor_us: int, zone: tzinfo, now_us: int) -> tuple[i
     return start, end
 
 
+@lru_cache(maxsize=1024)
+def calendar_anchor_us(window: str, zone: tzinfo) -> int:
+    """The anchor of windows aligned to the calendar: midnight of 1 January 1970 in the zone, and of Monday,
+    5 January, for windows written in weeks. Counted from there, days, months and years begin where the calendar's
+    do, and every multiple divides the calendar in the same places for everybody."""
+    weeks = window != LIFETIME and "W" in window and not parse_duration(window).months
+    return _instant(datetime(1970, 1, 5 if weeks else 1, tzinfo=zone), zone)
+
+
 def _start(duration: Duration, anchor_us: int, anchor: datetime, zone: tzinfo, n: int) -> int:
     if n == 0 or not (duration.months or duration.days):
         return anchor_us + n * duration.elapsed_us

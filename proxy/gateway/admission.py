@@ -25,6 +25,7 @@ class Trail:
     were given up, `retries` counts those at the newest target, and `probe` is a target to which the next attempt
     goes as its breaker's probe. `passed_over` says why the newest attempt is not at its model's first target.
     `last_resort`: all candidates rest, so that one is tried in spite of its rest, unless that is an outage.
+    `shadowed`: the reasons for which a plan in shadow mode would have refused it.
     `pinned_upstream`: no other upstream will do, because only that one has kept what is asked for.
     """
 
@@ -46,6 +47,7 @@ class Trail:
     passed_over: str | None = None
     last_resort: bool = False
     pinned_upstream: str | None = None
+    shadowed: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from proxy.domain.balances import Level, level_of, names_of
 from proxy.domain.money import PICO_PER_MICRO, usd_text
 from proxy.domain.reservations import Counter
 from proxy.gateway.ports import Balances
@@ -13,14 +14,18 @@ from proxy.gateway.standing import Standing
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-async def entitlements(standing: Standing, balances: Balances, now_us: int) -> dict[str, Any]:
+async def entitlements(
+    standing: Standing, balances: Balances, now_us: int, user_id: str | None = None
+) -> dict[str, Any]:
     """The caller's models, features and budgets with what is used, held and left. May raise `StoreAway`.
+
+    Budgets per user are those of `user_id`, or of all calls without a user.
 
     Amounts are integers in the meter's unit; of `cost_usd` they are decimal strings in USD.
     """
     who, plan = standing.identity, standing.plan
-    counters = standing.all_counters(now_us)
-    states = await balances.balances(who.shard, [counter.name for counter in counters])
+    counters = standing.all_counters(now_us, user_id)
+    tallies = await balances.tallies(who.shard, names_of(counters))
     allowed = sorted(model for model in standing.policy.models if plan.allows(model))
     return {
         "customer_id": who.customer_id,
@@ -28,7 +33,7 @@ async def entitlements(standing: Standing, balances: Balances, now_us: int) -> d
         "plan_version": plan.version,
         "models": allowed,
         "features": dict(plan.features),
-        "budgets": [_budget(counter, *state) for counter, state in zip(counters, states, strict=True)],
+        "budgets": [_budget(counter, level_of(counter, tallies)) for counter in counters],
     }
 
 
@@ -47,7 +52,7 @@ def time_text(us: int) -> str:
     return moment.isoformat(timespec="auto").replace("+00:00", "Z")
 
 
-def _budget(counter: Counter, used: int, held: int) -> dict[str, Any]:
+def _budget(counter: Counter, at: Level) -> dict[str, Any]:
     budget = counter.budget
     money = budget.meter == "cost_usd"
 
@@ -60,10 +65,11 @@ def _budget(counter: Counter, used: int, held: int) -> dict[str, Any]:
         "per": budget.per,
         "window": budget.window,
         "limit": shown(budget.limit),
-        "granted": shown(0),
-        "used": shown(used),
-        "held": shown(held),
-        "remaining": shown(max(0, budget.limit - used - held)),
+        "granted": shown(at.granted),
+        "used": shown(at.used),
+        "held": shown(at.held),
+        "remaining": shown(at.remaining),
+        "overage": shown(at.overage),
         "starts_at": None if counter.ends_us is None else time_text(counter.starts_us),
         "resets_at": None if counter.ends_us is None else time_text(counter.ends_us),
     }

@@ -49,7 +49,9 @@ async def identify(secret: str | None, house: House) -> Standing:
             raise Refused(UNAVAILABLE) from None
         if standing is None:
             raise Refused(UNAUTHENTICATED)
-    return standing
+    if standing.identity.scheduled is None:
+        return standing
+    return house.knowledge.in_force(standing, house.clock.store_now_us())
 
 
 async def freshly_identify(secret: str | None, house: House) -> Standing:
@@ -65,4 +67,4 @@ async def freshly_identify(secret: str | None, house: House) -> Standing:
         raise Refused(UNAUTHENTICATED)
     if standing.identity.status == "suspended":
         raise Refused(SUSPENDED)
-    return standing
+    return house.knowledge.in_force(standing, house.clock.store_now_us())

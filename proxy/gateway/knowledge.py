@@ -26,11 +26,12 @@ class Knowledge:
         self._standings: dict[str, Standing] = {}
         self._policy: Policy | None = None
         self._reading: dict[str, asyncio.Future[Standing | None]] = {}
+        self._policy_reading: asyncio.Future[None] | None = None
 
     async def policy(self) -> Policy:
         """The policy in force, read on first use. May raise `StoreAway` or `DirectoryIncomplete`."""
-        if self._policy is None:
-            self._policy = await self._directory.policy()
+        while self._policy is None:
+            await self._policy_is_read()
         return self._policy
 
     def remembered(self, digest: str) -> Standing | None:
@@ -53,6 +54,39 @@ class Knowledge:
             await asyncio.wait({earlier})
         return await self._shared(digest, self._read_again)
 
+    async def follow_policy(self, standing: Standing) -> Standing:
+        """After a `Stale` that is about the policy alone: the same identity under the newest policy.
+
+        An edit makes everybody stale at once. Only the policy is read, and once for all who wait.
+        """
+        # The first read may have begun before the edit; the second has not.
+        for _ in range(2):
+            if self._policy is not None and self._policy.revision > standing.policy.revision:
+                break
+            await self._policy_is_read()
+        known, policy = self.remembered(standing.digest), await self.policy()
+        if known is not None and known.identity.revision >= standing.identity.revision:
+            return known
+        return self._remember(standing.digest, standing.identity, policy)
+
+    async def _policy_is_read(self) -> None:
+        """Waits for the read that is under way, or for a new one."""
+        if self._policy_reading is None:
+            self._policy_reading = asyncio.ensure_future(self._read_policy())
+            self._policy_reading.add_done_callback(self._policy_was_read)
+        await asyncio.shield(self._policy_reading)
+
+    def _policy_was_read(self, reading: asyncio.Future[None]) -> None:
+        self._policy_reading = None
+        if not reading.cancelled():
+            # Those who wait for it are told of its fault; there may be nobody left.
+            reading.exception()
+
+    async def _read_policy(self) -> None:
+        policy = await self._directory.policy()
+        if self._policy is None or policy.revision != self._policy.revision:
+            self._policy = policy
+
     async def _shared(self, digest: str, read: Callable[[str], Awaitable[Standing | None]]) -> Standing | None:
         """A crowd of first requests, or all that an edit made stale at once, costs one read and not hundreds."""
         reading = self._reading.get(digest)
@@ -71,11 +105,18 @@ class Knowledge:
 
     async def _read_again(self, digest: str) -> Standing | None:
         self._standings.pop(digest, None)
-        policy = await self._directory.policy()
-        if self._policy is None or policy.revision != self._policy.revision:
-            self._policy = policy
+        await self._read_policy()
         identity = await self._directory.identity(digest)
-        return None if identity is None else self._remember(digest, identity, self._policy)
+        return None if identity is None else self._remember(digest, identity, await self.policy())
+
+    def in_force(self, standing: Standing, now_us: int) -> Standing:
+        """The standing with the plan of `now_us`, by Redis's clock: a scheduled change needs no job."""
+        if standing.identity.scheduled is None:
+            return standing
+        present = standing.at(now_us)
+        if self._standings.get(standing.digest) is standing:
+            self._standings[standing.digest] = present
+        return present
 
     async def confirm(self, standing: Standing) -> bool:
         """True if what is remembered is what Redis says now: one round trip, paid by refusals only."""

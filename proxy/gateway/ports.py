@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from proxy.domain.asks import Ask, Endpoint
+from proxy.domain.balances import Tally
 from proxy.domain.identity import Identity
 from proxy.domain.policy import Model, Policy, Target
 from proxy.domain.reservations import Reservation, ReserveReply, Settled, Settlement, TopUp, TopUpReply
@@ -67,7 +68,8 @@ class Budgets(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OverdueReservation:
-    """A held reservation whose lease has run out, as Redis keeps it. `record` is `Reservation.record`."""
+    """A held reservation whose lease has run out, as Redis keeps it. `record` is `Reservation.record`; `amounts`
+    are by source, in the order of `names`, their counters'."""
 
     ref: str
     shard: int
@@ -75,6 +77,7 @@ class OverdueReservation:
     observed_output_tokens: int
     amounts: tuple[int, ...]
     record: bytes
+    names: tuple[str, ...] = ()
 
 
 class Sweepable(Protocol):
@@ -89,6 +92,10 @@ class Sweepable(Protocol):
 
 class Balances(Protocol):
     """Reads counters without moving them. May raise `StoreAway`."""
+
+    async def tallies(self, shard: int, names: Sequence[str]) -> Mapping[str, Tally]:
+        """Each counter by its name, complete."""
+        ...
 
     async def balances(self, shard: int, names: Sequence[str]) -> Sequence[tuple[int, int]]:
         """(used, held) of each counter, zero where it has not been touched."""
@@ -451,9 +458,10 @@ class DirectorySink(Protocol):
     ) -> None:
         """Replace what Redis holds of a customer, unless it holds a higher revision already.
 
-        `doc` is `{"status", "plan", "anchor_us", "timezone"}`; `secrets` maps the id of each live secret to its
-        `expires_at_ms` (0: never); `digests` maps digests to `{"secret_id", "agent_id", "agent_type_id",
-        "customer_id", "expires_at_ms"}`.
+        `doc` is `{"status", "plan", "anchor_us", "timezone"}` and, where there are any, `grants` (the fields of
+        `Grant`), `overrides` (`domain.overrides`) and `scheduled` (`{"plan", "at_us"}`). `secrets` maps the id of
+        each live secret to its `expires_at_ms` (0: never); `digests` maps digests to `{"secret_id", "agent_id",
+        "agent_type_id", "customer_id", "expires_at_ms"}`.
         """
         ...
 

@@ -3,7 +3,7 @@ reservation so that its orphaned event can be written should nobody settle it.""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ import orjson
 from proxy.domain.bounds import Bounds
 from proxy.domain.policy import Budget, Model, RateLimits, Target
 from proxy.domain.pricing import Price
-from proxy.domain.reservations import Counter, Hold, LiveReservation
+from proxy.domain.reservations import Counter, Hold, LiveReservation, Source
 from proxy.gateway.admission import Admission, Trail
 from proxy.gateway.standing import Standing
 
@@ -50,16 +50,26 @@ def opening(
 
 
 def held(holds: tuple[Hold, ...]) -> list[dict[str, Any]]:
-    """The event's `held`."""
-    return [
-        {
-            "budget_id": hold.counter.budget.id,
-            "window_start": hold.counter.starts_us,
-            "grant_id": None,
-            "amount": hold.amount,
-        }
-        for hold in holds
-    ]
+    """The event's `held`: what the plan's own allowance of each budget holds, and what grants do, if anything."""
+    rows = []
+    for hold in holds:
+        counter = hold.counter
+        if not hold.parts:
+            rows.append(_held(counter, None, hold.amount))
+            continue
+        for source, amount in zip(counter.sources, hold.parts, strict=True):
+            if amount or source.grant_id is None:
+                rows.append(_held(counter, source.grant_id, amount))
+    return rows
+
+
+def _held(counter: Counter, grant_id: str | None, amount: int) -> dict[str, Any]:
+    return {
+        "budget_id": counter.budget.id,
+        "window_start": counter.starts_us,
+        "grant_id": grant_id,
+        "amount": amount,
+    }
 
 
 def record(event: dict[str, Any], standing: Standing, bounds: Bounds, holds: tuple[Hold, ...]) -> bytes:
@@ -69,12 +79,10 @@ def record(event: dict[str, Any], standing: Standing, bounds: Bounds, holds: tup
         {
             "event": event,
             "input_bound": bounds.input_tokens,
+            "calls_pico": bounds.calls_pico,
             "price": price and _price_list(price),
             "tokens_per_minute": standing.plan.rate_limits.tokens_per_minute,
-            "counters": [
-                (c.name, c.budget.id, c.budget.meter, c.starts_us, c.ends_us)
-                for c in (hold.counter for hold in holds)
-            ],
+            "counters": [_row(hold.counter) for hold in holds],
         }
     )
 
@@ -87,22 +95,26 @@ def live(admission: Admission) -> LiveReservation:
         who.shard,
         who.customer_id,
         admission.held.now_us,
-        tuple(hold.counter.name for hold in admission.holds),
-        tuple(hold.amount for hold in admission.holds),
+        tuple(name for hold in admission.holds for name in hold.counter.names),
+        tuple(amount for hold in admission.holds for amount in hold.parts or (hold.amount,)),
         record(admission.event, admission.standing, admission.bounds, admission.holds).decode(),
     )
 
 
 class Recalled:
-    """A reservation's record, read again: what the sweeper knows of an attempt that nobody finished."""
+    """A reservation's record, read again: what the sweeper knows of an attempt that nobody finished.
 
-    def __init__(self, text: bytes) -> None:
+    `names`: the counters that it is held on, which tells where a user's calls were counted.
+    """
+
+    def __init__(self, text: bytes, names: Collection[str] = ()) -> None:
         read = orjson.loads(text)
         self.event: dict[str, Any] = read["event"]
         self.input_bound: int = read["input_bound"]
+        self.calls_pico: int = read.get("calls_pico", 0)
         self.price = _price(read["price"])
         self.limits = RateLimits(tokens_per_minute=read["tokens_per_minute"])
-        self.counters = tuple(_counter(row) for row in read["counters"])
+        self.counters = tuple(_counter(row, names) for row in read["counters"])
 
 
 def _price_list(price: Price) -> tuple[object, ...]:
@@ -116,6 +128,7 @@ def _price_list(price: Price) -> tuple[object, ...]:
         price.request,
         price.version,
         price.cache_write_1h,
+        price.calls,
     )
 
 
@@ -123,6 +136,25 @@ def _price(row: Sequence[Any] | None) -> Price | None:
     return Price(*row) if row else None
 
 
-def _counter(row: Sequence[Any]) -> Counter:
-    name, budget_id, meter, starts_us, ends_us = row
-    return Counter(name, Budget(budget_id, meter, limit=0), starts_us, ends_us)
+def _row(counter: Counter) -> list[Any]:
+    """What the end of an attempt needs of a counter: its sources only where it has several."""
+    budget = counter.budget
+    row: list[Any] = [counter.name, budget.id, budget.meter, counter.starts_us, counter.ends_us]
+    if counter.sources or counter.shared:
+        row += (
+            budget.rollover_max,
+            [(s.name, s.limit, s.starts_us, s.ends_us, s.grant_id) for s in counter.sources],
+            counter.shared and _row(counter.shared),
+        )
+    return row
+
+
+def _counter(row: Sequence[Any], names: Collection[str]) -> Counter:
+    name, budget_id, meter, starts_us, ends_us, *more = row
+    if not more:
+        return Counter(name, Budget(budget_id, meter, limit=0), starts_us, ends_us)
+    rollover_max, sources, shared = more
+    if shared and name not in names and shared[0] in names:
+        return _counter(shared, names)
+    budget = Budget(budget_id, meter, limit=0, rollover_max=rollover_max)
+    return Counter(name, budget, starts_us, ends_us, tuple(Source(*source) for source in sources))

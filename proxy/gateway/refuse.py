@@ -9,6 +9,7 @@ from typing import Any
 from proxy.domain.asks import Extra
 from proxy.domain.bounds import first_exceeded
 from proxy.domain.denials import denial_message
+from proxy.domain.features import HOSTED_TOOLS
 from proxy.domain.policy import Plan, Policy, RateLimits
 from proxy.domain.quotations import without_quotations
 from proxy.domain.refusals import BudgetState, Refusal
@@ -50,6 +51,18 @@ def model_not_allowed(model_id: str, plan: Plan, policy: Policy) -> Refusal:
     )
 
 
+def user_required() -> Refusal:
+    return Refusal(
+        "bad_request",
+        "Your plan needs to know for which user this request is: send the header faregate-user-id, or the field"
+        " 'user'.",
+        400,
+        code="user_required",
+        type="invalid_request_error",
+        param="user",
+    )
+
+
 def model_unpriced(model_id: str) -> Refusal:
     return Refusal(
         "model_unpriced",
@@ -84,6 +97,40 @@ def feature_not_allowed(extra: Extra, plan: Plan, policy: Policy) -> Refusal:
         code="feature_not_allowed",
         type="permission_error",
         param=extra.param,
+    )
+
+
+def extra_unpriced(extra: Extra, model_id: str) -> Refusal:
+    mend = (
+        f"An admin can write what a call costs into its price, as {extra.feature}."
+        if extra.feature in HOSTED_TOOLS
+        else "Leave it out."
+    )
+    return Refusal(
+        "model_unpriced",
+        f"What {_shown(extra.param)} ({extra.feature}) costs with the model {_shown(model_id)} is not known, and"
+        f" your plan limits costs. {mend}",
+        403,
+        code="model_unpriced",
+        type="permission_error",
+        param=extra.param,
+    )
+
+
+def unbounded_tool(extra: Extra) -> Refusal:
+    mend = (
+        f"Set {_shown(extra.limited_by)} to the most that you need."
+        if extra.limited_by
+        else "Nothing in a request can say that of this tool, so it needs a plan without such limits."
+    )
+    return Refusal(
+        "bad_request",
+        f"{_shown(extra.param)} lets the provider call a tool as often as it likes, reading everything anew each"
+        f" time, and your plan limits tokens or costs. {mend}",
+        400,
+        code="unbounded_tool",
+        type="invalid_request_error",
+        param=extra.limited_by or extra.param,
     )
 
 
@@ -193,22 +240,22 @@ def rate_limited(reply: Limited, limits: RateLimits) -> Refusal:
 
 def budget(reply: Exceeded, holds: tuple[Hold, ...], affordable: int, standing: Standing) -> Refusal:
     """The refusal for the first budget that would be exceeded, with what every budget would admit."""
-    index = first_exceeded(
-        [hold.amount for hold in holds], [hold.counter.budget.limit for hold in holds], reply.states
-    )
-    hold, (used, held) = holds[index], reply.states[index]
+    index = first_exceeded([hold.amount for hold in holds], [state.left for state in reply.states])
+    hold, balance = holds[index], reply.states[index]
     counter, plan = hold.counter, standing.plan
     state = BudgetState(
         counter.budget.id,
         counter.budget.meter,
         counter.budget.per,
-        counter.budget.limit,
-        used,
-        held,
+        counter.budget.limit + balance.granted,
+        balance.used,
+        balance.held,
         hold.amount,
         affordable,
         counter.ends_us,
         plan.denial.upgrade_url,
+        balance.granted,
+        balance.left,
     )
     return Refusal(
         "budget",

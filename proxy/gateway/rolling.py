@@ -98,14 +98,14 @@ class RollingHold:
             self._house.meters.fault("top_up_store_away")
             return 0
         if isinstance(reply, ToppedUp):
-            admission.bounds, admission.holds = bounds, holds
-            admission.event["held"] = records.held(holds)
+            admission.bounds, admission.holds = bounds, reply.holds
+            admission.event["held"] = records.held(reply.holds)
             return output_limit
         if not isinstance(reply, Exceeded):
             self._house.meters.fault("top_up_lost")
             return 0
         left = [
-            (own.counter.budget, own.counter.budget.limit - used - held + own.amount)
-            for own, (used, held) in zip(admission.holds, reply.states, strict=True)
+            (own.counter.budget, state.left + own.amount)
+            for own, state in zip(admission.holds, reply.states, strict=True)
         ]
         return affordable_output(admission.bounds, left)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
 
-from proxy.domain.bounds import Bounds, amount
+from proxy.domain.bounds import amount
 from proxy.domain.money import microusd_charged, usd_text
 from proxy.domain.pricing import cost_pico
 from proxy.domain.reservations import Counter, Reservation, Settlement
@@ -92,12 +92,12 @@ def settlement_of(admission: Admission, ending: Ending, house: House) -> Settlem
             amounts = tuple(max(a, hold.amount) for a, hold in zip(amounts, admission.holds, strict=True))
         rate_tokens = usage.input_tokens + usage.output_tokens
     elif ending.charge == "input_bound":
-        spent = Bounds(bounds.input_tokens, 0, bounds.choices, bounds.requests, bounds.price)
+        spent = replace(bounds, output_limit=0)
         amounts = tuple(amount(c.budget.meter, spent) for c in counters)
         rate_tokens = bounds.input_tokens
     else:
         amounts, rate_tokens = (0,) * len(counters), 0
-    priced = bounds.price is not None and ending.charge == "usage"
+    priced = bounds.price is not None and ending.charge == "usage" and bounds.price.knows(usage)
     cost_usd = usd_text(cost) if priced else "0" if ending.charge == "nothing" else None
     event = closing(admission.event, ending, cost_usd, _times(admission, house))
     who = admission.standing.identity
@@ -111,6 +111,7 @@ def settlement_of(admission: Admission, ending: Ending, house: House) -> Settlem
         admission.standing.plan.rate_limits,
         (usage.input_tokens, usage.output_tokens, cost),
         orjson.dumps(event),
+        tuple([hold.parts for hold in admission.holds]),
     )
 
 
@@ -147,7 +148,7 @@ def closing(
         "audio_input_tokens": usage.audio_input_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "audio_output_tokens": usage.audio_output_tokens,
-        "raw_usage": usage.raw,
+        "raw_usage": {**(usage.raw or {}), "calls": usage.calls} if usage.calls else usage.raw,
         "cost_usd": cost_usd,
         "disputed": usage.disputed,
         "billable": billable(ending.status, usage.source, usage.disputed),

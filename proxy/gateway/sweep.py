@@ -12,8 +12,9 @@ import orjson
 
 from proxy.domain.money import usd_text
 from proxy.domain.pricing import cost_pico
-from proxy.domain.reservations import Settlement
+from proxy.domain.reservations import Hold, Settlement, by_counter
 from proxy.domain.usage import Usage
+from proxy.gateway import records
 from proxy.gateway.ports import Meters, OverdueReservation, StoreAway, Sweepable
 from proxy.gateway.records import Recalled
 from proxy.gateway.settle import Ending, charged_amounts, closing
@@ -65,12 +66,12 @@ class Sweeper:
 
 def orphaned(overdue: OverdueReservation) -> Settlement:
     """The charge and the event of an attempt whose lease ran out (DESIGN 4, Lease)."""
-    known = Recalled(overdue.record)
+    known = Recalled(overdue.record, overdue.names)
     usage = Usage(known.input_bound, overdue.observed_output_tokens, source="estimated")
-    cost = cost_pico(usage, known.price) if known.price else 0
-    requests = next(
-        (a for c, a in zip(known.counters, overdue.amounts, strict=True) if c.budget.meter == "requests"), 0
-    )
+    cost = cost_pico(usage, known.price) + known.calls_pico if known.price else 0
+    parts = by_counter(known.counters, overdue.amounts)
+    of_counters = list(zip(known.counters, parts, strict=True))
+    requests = next((sum(own) for counter, own in of_counters if counter.budget.meter == "requests"), 0)
     ending = Ending("orphaned", "usage", usage, error_type="lease_expired")
     times: dict[str, int | None] = {
         "admitted_at": overdue.admitted_us,
@@ -80,7 +81,7 @@ def orphaned(overdue: OverdueReservation) -> Settlement:
         "ttft_ms": None,
     }
     # A rolling hold may have been raised since its record was written.
-    held = [{**hold, "amount": a} for hold, a in zip(known.event["held"], overdue.amounts, strict=True)]
+    held = records.held(tuple(Hold(c, sum(own), own if c.sources else ()) for c, own in of_counters))
     event = closing({**known.event, "held": held}, ending, usd_text(cost) if known.price else None, times)
     return Settlement(
         overdue.ref,
@@ -92,4 +93,5 @@ def orphaned(overdue: OverdueReservation) -> Settlement:
         known.limits,
         (usage.input_tokens, usage.output_tokens, cost),
         orjson.dumps(event),
+        parts,
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proxy.domain.counters import is_grant
 from proxy.ledger.engine import reading
-from proxy.ledger.tables import plan_versions, set_aside, usage_events
+from proxy.ledger.tables import customers, grants, plan_versions, set_aside, usage_events
 
 DAY_US = 86_400_000_000
 SHOWN_MAX = 20
@@ -35,15 +37,34 @@ async def unmatched_rows(engine: AsyncEngine, now_us: int) -> list[str]:
         return list((await connection.execute(wanted)).scalars())
 
 
-async def highest_limits(engine: AsyncEngine) -> dict[tuple[str, str, str], int]:
-    """(budget id, meter, window) -> the highest limit that any version of any plan gave it."""
-    highest: dict[tuple[str, str, str], int] = {}
+async def highest_limits(engine: AsyncEngine) -> dict[tuple[str, str, str], int | None]:
+    """(budget id, meter, window) -> the most that any version of any plan let it come to: its limit, overage and
+    what may be carried over. None: as much as one likes, of soft budgets and of plans in shadow mode."""
+    highest: dict[tuple[str, str, str], int | None] = {}
     async with reading(engine) as connection:
         for document in (await connection.execute(select(plan_versions.c.document))).scalars():
             for budget in document["budgets"]:
                 key = (budget["id"], budget["meter"], budget["window"])
-                highest[key] = max(highest.get(key, 0), budget["limit"])
+                before = highest.get(key, 0)
+                if before is None or document.get("mode") == "shadow" or not budget.get("hard", True):
+                    highest[key] = None
+                else:
+                    more = budget.get("overage_limit", 0) + budget.get("rollover_max", 0)
+                    highest[key] = max(before, budget["limit"] + more)
     return highest
+
+
+async def overridden(engine: AsyncEngine) -> set[str]:
+    """The customers whose plan is or was overridden: what their budgets were at any time is written nowhere."""
+    async with reading(engine) as connection:
+        return set((await connection.execute(select(customers.c.id).where(customers.c.overridden))).scalars())
+
+
+async def grant_amounts(engine: AsyncEngine, ids: Collection[str]) -> dict[str, int]:
+    """What these grants are worth, by id; voided ones too."""
+    wanted = select(grants.c.id, grants.c.amount).where(grants.c.id.in_(ids))
+    async with reading(engine) as connection:
+        return {id: int(amount) for id, amount in await connection.execute(wanted)}
 
 
 async def events_set_aside(engine: AsyncEngine) -> int:
@@ -53,26 +74,32 @@ async def events_set_aside(engine: AsyncEngine) -> int:
 
 
 async def overrun(engine: AsyncEngine, shard: int, counter: str) -> int:
-    """What the attempts of a counter were charged beyond what was held for them."""
-    columns = (usage_events.c.held, usage_events.c.charged)
-    customer_id, *_, starts_us = counter.split("/")
-    wanted = select(*columns).where(
-        usage_events.c.customer_id == customer_id,
-        usage_events.c.shard == shard,
+    """What a counter was charged that no hold had covered: beyond what was held of the budget, or after the hold
+    had ended. The plan's own counter takes all of the former, grants take none."""
+    columns = (usage_events.c.kind, usage_events.c.held, usage_events.c.charged)
+    customer_id, *_, start = counter.split("/")
+    wanted = select(*columns).where(usage_events.c.customer_id == customer_id, usage_events.c.shard == shard)
+    if not is_grant(counter):
         # Admitted within the window, by Redis's clock; the day is for clocks that were put right since.
-        usage_events.c.admitted_at >= int(starts_us) - DAY_US,
-    )
+        wanted = wanted.where(usage_events.c.admitted_at >= int(start) - DAY_US)
     total = 0
     async with reading(engine) as connection:
-        async for held, charged in await connection.stream(wanted):
-            total += _beyond(held, charged, counter)
+        async for kind, held, charged in await connection.stream(wanted):
+            total += _beyond(kind, held, charged, counter)
     return total
 
 
-def _beyond(held: list[dict[str, Any]], charged: list[dict[str, Any]], counter: str) -> int:
-    held_by_budget = {(hold["budget_id"], hold["window_start"]): hold["amount"] for hold in held}
-    return sum(
-        max(0, charge["amount"] - held_by_budget.get((charge["budget_id"], charge["window_start"]), 0))
-        for charge in charged
-        if charge.get("counter") == counter
-    )
+def _beyond(kind: str, held: list[dict[str, Any]], charged: list[dict[str, Any]], counter: str) -> int:
+    own = next((charge for charge in charged if charge.get("counter") == counter), None)
+    if own is None:
+        return 0
+    if kind != "terminal":
+        return max(0, int(own["amount"]))
+    if is_grant(counter):
+        return 0
+    of = (own["budget_id"], own["window_start"])
+    return max(0, _sum_of(charged, of) - _sum_of(held, of))
+
+
+def _sum_of(rows: list[dict[str, Any]], of: tuple[str, int]) -> int:
+    return sum(row["amount"] for row in rows if (row["budget_id"], row["window_start"]) == of)

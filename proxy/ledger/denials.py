@@ -11,6 +11,7 @@ from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proxy.gateway.shadow import SHADOW
 from proxy.ledger.engine import writing
 from proxy.ledger.tables import denial_deltas, denials, moment
 
@@ -27,13 +28,17 @@ Key = tuple[int, str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """So many more denials of one key, as one worker counted them, with a sample."""
+    """So many more denials of one key, as one worker counted them, with a sample.
+
+    `shadow`: a plan in shadow mode would have refused them, and let them through.
+    """
 
     id: str
     key: Key
     count: int
     sample_request_id: str
     sample_message: str
+    shadow: bool = False
 
 
 def deltas_of(fields: Mapping[str, Any]) -> list[Delta]:
@@ -50,10 +55,11 @@ def _delta(part: Mapping[str, Any]) -> Delta:
     customer_id, agent_id, model, reason = (_text(part[name], NAME_CHARACTERS) for name in KEY[1:])
     return Delta(
         _text(part["id"], NAME_CHARACTERS),
-        (int(part["minute"]), customer_id, agent_id, model, reason),
+        (int(part["minute"]), customer_id, agent_id, model, reason.removeprefix(SHADOW)),
         int(part["count"]),
         _text(part["sample_request_id"], NAME_CHARACTERS),
         _text(part["sample_message"], MESSAGE_CHARACTERS),
+        reason.startswith(SHADOW),
     )
 
 
@@ -72,7 +78,7 @@ async def _add(engine: AsyncEngine, deltas: Sequence[Delta], now_us: int) -> int
     marked = insert(denial_deltas).on_conflict_do_nothing().returning(denial_deltas.c.id)
     added = insert(denials)
     added = added.on_conflict_do_update(
-        index_elements=list(KEY), set_={"count": denials.c.count + added.excluded.count}
+        index_elements=[*KEY, "shadow"], set_={"count": denials.c.count + added.excluded.count}
     )
     async with writing(engine) as connection:
         marks = [{"id": id, "applied_at": moment(now_us)} for id in sorted(by_id)]
@@ -85,12 +91,13 @@ async def _add(engine: AsyncEngine, deltas: Sequence[Delta], now_us: int) -> int
 
 def _summed(deltas: Iterable[Delta]) -> list[dict[str, Any]]:
     """One row per key, in the keys' order: two keepers that lock in one order do not lock each other out."""
-    sums: dict[Key, dict[str, Any]] = {}
+    sums: dict[tuple[Key, bool], dict[str, Any]] = {}
     for delta in deltas:
         row = sums.setdefault(
-            delta.key,
+            (delta.key, delta.shadow),
             dict(zip(KEY, delta.key, strict=True))
             | {
+                "shadow": delta.shadow,
                 "count": 0,
                 "sample_request_id": delta.sample_request_id,
                 "sample_message": delta.sample_message,

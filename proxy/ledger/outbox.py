@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import Row, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from proxy.billing.ports import NotProjected
 from proxy.gateway.ports import DirectorySink, StoreAway
 from proxy.ledger.engine import reading, writing
+from proxy.ledger.grants import live_documents
 from proxy.ledger.tables import agent_secrets, agents, customers, micros, outbox
 
 log = structlog.get_logger(__name__)
@@ -45,8 +47,13 @@ class _Subtree:
 class Projector:
     """Empties the outbox into the sink. One per keeper; several at once do the same thing twice, harmlessly."""
 
-    def __init__(self, engine: AsyncEngine, sink: DirectorySink) -> None:
-        self._engine, self._sink = engine, sink
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        sink: DirectorySink,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._engine, self._sink, self._now_us = engine, sink, now_us
         self._wake = asyncio.Event()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -125,7 +132,7 @@ class Projector:
 
     async def _project(self, ids: Iterable[str]) -> None:
         async with reading(self._engine) as connection:
-            loaded = await _load(connection, list(ids))
+            loaded = await _load(connection, list(ids), self._now_us())
         for id, tree in loaded.items():
             await self._sink.project_customer(
                 id, tree.doc, tree.revision, tree.secrets, tree.digests, tree.revoked_digests
@@ -143,18 +150,11 @@ class Projector:
                 waiting.set_exception(NotProjected(_LATER))
 
 
-async def _load(connection: AsyncConnection, ids: list[str]) -> dict[str, _Subtree]:
+async def _load(connection: AsyncConnection, ids: list[str], now_us: int) -> dict[str, _Subtree]:
     """The subtrees of these customers, of one snapshot: revision and content belong together."""
+    given = await live_documents(connection, ids, now_us)
     trees = {
-        row.id: _Subtree(
-            {
-                "status": row.status,
-                "plan": row.plan,
-                "anchor_us": micros(row.anchor),
-                "timezone": row.timezone,
-            },
-            row.revision,
-        )
+        row.id: _Subtree(_document(row, given.get(row.id, [])), row.revision)
         for row in await connection.execute(select(customers).where(customers.c.id.in_(ids)))
     }
     secrets = (
@@ -177,6 +177,23 @@ async def _load(connection: AsyncConnection, ids: list[str]) -> dict[str, _Subtr
             "expires_at_ms": expires_at_ms,
         }
     return trees
+
+
+def _document(row: Row[Any], grants: list[dict[str, Any]]) -> dict[str, Any]:
+    """What most customers do not have is left out."""
+    document: dict[str, Any] = {
+        "status": row.status,
+        "plan": row.plan,
+        "anchor_us": micros(row.anchor),
+        "timezone": row.timezone,
+    }
+    if row.scheduled_at is not None:
+        document["scheduled"] = {"plan": row.scheduled_plan, "at_us": micros(row.scheduled_at)}
+    if row.overrides:
+        document["overrides"] = row.overrides
+    if grants:
+        document["grants"] = grants
+    return document
 
 
 def _expires_at_ms(expires_at: datetime | None) -> int:

@@ -49,4 +49,5 @@ def _decoded(cursor: str) -> list[Any]:
 
 
 def _kind(column: ColumnElement[Any]) -> type[Any]:
-    return int if column.type.python_type is int else str
+    kind = column.type.python_type
+    return kind if kind in (int, bool) else str

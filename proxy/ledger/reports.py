@@ -23,7 +23,7 @@ MINUTE_US = 60_000_000
 GROUPS_MOST = 10_000
 
 EVENT_FILTERS = ("customer_id", "agent_id", "request_id", "user_id", "run_id", "step", "model", "status")
-DENIAL_FILTERS = ("customer_id", "agent_id", "model", "reason")
+DENIAL_FILTERS = ("customer_id", "agent_id", "model", "reason", "shadow")
 GROUPS: dict[str, ColumnElement[Any]] = {
     "customer": E.customer_id,
     "agent": E.agent_id,
@@ -42,7 +42,7 @@ SUMS = (
     func.coalesce(func.sum(E.cost_pico // HALF), 0).label("cost_high"),
     func.coalesce(func.sum(E.cost_pico % HALF), 0).label("cost_low"),
 )
-DENIAL_KEY = ("minute", "customer_id", "agent_id", "model", "reason")
+DENIAL_KEY = ("minute", "customer_id", "agent_id", "model", "reason", "shadow")
 
 
 class SqlReports:

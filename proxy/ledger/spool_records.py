@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 import orjson
 
-from proxy.domain.policy import RateLimits
-from proxy.domain.policy_documents import budget_from_document
-from proxy.domain.reservations import Counter, Settlement
+from proxy.domain.policy import Budget, RateLimits
+from proxy.domain.reservations import Counter, Settlement, Source
 
 Verb = Literal["settle", "release"]
 
@@ -42,8 +41,9 @@ def framed(settlement: Settlement, verb: Verb) -> bytes:
     document = asdict(settlement)
     document["event"] = settlement.event.decode()
     for counter in document["counters"]:
-        models = counter["budget"]["models"]
-        counter["budget"]["models"] = None if models is None else sorted(models)
+        for at in (counter, counter["shared"]):
+            if at is not None and (models := at["budget"]["models"]) is not None:
+                at["budget"]["models"] = sorted(models)
     body = orjson.dumps({"verb": verb, "settlement": document})
     return b"%08x %d %b\n" % (binascii.crc32(body), len(body), body)
 
@@ -80,10 +80,22 @@ def _settlement(document: dict[str, Any]) -> Settlement:
             "amounts": tuple(document["amounts"]),
             "limits": RateLimits(**document["limits"]),
             "usage": tuple(document["usage"]),
+            "parts": tuple(tuple(parts) for parts in document.get("parts", ())),
             "event": document["event"].encode(),
         }
     )
 
 
 def _counter(document: dict[str, Any]) -> Counter:
-    return Counter(**{**document, "budget": budget_from_document(document["budget"])})
+    budget = document["budget"]
+    models, shared = budget["models"], document.get("shared")
+    alert_at = {"alert_at": tuple(budget["alert_at"])} if "alert_at" in budget else {}
+    return Counter(
+        **{
+            **document,
+            "budget": Budget(**{**budget, "models": None if models is None else frozenset(models), **alert_at}),
+            "sources": tuple(Source(**source) for source in document.get("sources", ())),
+            "before": tuple(document.get("before", ())),
+            "shared": None if shared is None else _counter(shared),
+        }
+    )

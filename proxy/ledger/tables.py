@@ -20,6 +20,8 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
@@ -108,7 +110,71 @@ customers = Table(
         nullable=False,
         comment="advances with every change of the customer, its agents or secrets; checked at each admission",
     ),
+    Column(
+        "subscribed",
+        Boolean,
+        nullable=False,
+        server_default=true(),
+        comment="false: its plan is the default plan of the settings, whichever that is",
+    ),
+    Column("scheduled_plan", Text, comment="which its plan will be"),
+    Column("scheduled_at", Moment, comment="from when on"),
+    Column(
+        "scheduled_cancel",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="true: the subscription ends then",
+    ),
+    Column(
+        "overrides", Json, nullable=False, server_default="{}", comment="what wins over its plan, in counted units"
+    ),
+    Column(
+        "overridden",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="true: it had overrides once, so that no plan tells what its budgets were",
+    ),
     Index(None, "created_at", "id"),
+)
+Index(
+    "ix_customers_scheduled_at",
+    customers.c.scheduled_at,
+    sqlite_where=customers.c.scheduled_at.is_not(None),
+    postgresql_where=customers.c.scheduled_at.is_not(None),
+)
+
+subscription_changes = Table(
+    "subscription_changes",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    Column("customer_id", Text, ForeignKey("customers.id"), nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    Column("what", Text, nullable=False, comment="started, changed, canceled, scheduled and so on"),
+    Column("from_plan", Text, comment="null at the start"),
+    Column("plan", Text, nullable=False),
+    Column("anchor", Moment, nullable=False),
+    Column("effective_at", Moment, nullable=False),
+    Index(None, "customer_id", "id"),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("customer_id", Text, ForeignKey("customers.id"), nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False, comment="in the meter's unit; cost_usd: microdollars"),
+    Column("per", Text, nullable=False),
+    Column("budget_id", Text, comment="null: every budget of this meter and per"),
+    Column("priority", Integer, nullable=False, comment="1 to 255; lower burns first"),
+    Column("effective_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("reason", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("voided_at", Moment, comment="what was used by then stays used"),
+    Index(None, "customer_id", "created_at", "id"),
 )
 
 contacts = Table(
@@ -176,6 +242,16 @@ plan_versions = Table(
     Column("version", Integer, primary_key=True),
     Column("applied_at", Moment, nullable=False),
     Column("document", Json, nullable=False, comment="the plan's content; immutable"),
+    Column("applied_by", Text, nullable=False, server_default="files", comment="an admin token's name, or files"),
+    Column("message", Text, nullable=False, server_default="", comment="why, as whoever did it says"),
+)
+
+plan_owners = Table(
+    "plan_owners",
+    metadata,
+    Column("id", Text, primary_key=True, comment="of a plan that is live"),
+    Column("owner", Text, nullable=False, comment="files or store: where it is edited"),
+    Column("file", Text, comment="below policies/, of a plan that files own"),
 )
 
 policy_revisions = Table(
@@ -289,6 +365,13 @@ counter_sums = Table(
     Column("counter", Text, primary_key=True, comment="the counter's whole name, as `charged` gives it"),
     Column("shard", Integer, nullable=False, index=True),
     Column("amount", BigInteger, nullable=False, comment="sum of `charged` over the rows that were inserted"),
+    Column("watched", BigInteger, nullable=False, server_default="0", comment="the amount that alerts have seen"),
+)
+Index(
+    "ix_counter_sums_unwatched",
+    counter_sums.c.counter,
+    sqlite_where=counter_sums.c.amount != counter_sums.c.watched,
+    postgresql_where=counter_sums.c.amount != counter_sums.c.watched,
 )
 
 denials = Table(
@@ -299,6 +382,13 @@ denials = Table(
     Column("agent_id", Text, primary_key=True),
     Column("model", Text, primary_key=True),
     Column("reason", Text, primary_key=True),
+    Column(
+        "shadow",
+        Boolean,
+        primary_key=True,
+        server_default=false(),
+        comment="true: would have been refused, and was let through",
+    ),
     Column("count", BigInteger, nullable=False),
     Column("sample_request_id", Text, nullable=False),
     Column("sample_message", Text, nullable=False),
@@ -310,4 +400,56 @@ denial_deltas = Table(
     metadata,
     Column("id", Text, primary_key=True, comment="a delta that is delivered again must not count again"),
     Column("applied_at", Moment, nullable=False, index=True, comment="forgotten after a day"),
+)
+
+admin_tokens = Table(
+    "admin_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False, comment="owner, operator or read-only"),
+    Column("digest", Text, nullable=False, unique=True, comment="keyed digest; the token itself is kept nowhere"),
+    Column("created_at", Moment, nullable=False),
+    Column("created_by", Text, nullable=False, comment="the id of the token that made it"),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("last_used_at", Moment, comment="to within a minute or so"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3 and so on, without a gap"),
+    Column("at", Moment, nullable=False),
+    Column("actor_id", Text, nullable=False, comment="of a token, or `system`"),
+    Column("actor_name", Text, nullable=False),
+    Column("actor_role", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("resource_kind", Text, nullable=False),
+    Column("resource_id", Text, nullable=False),
+    Column("outcome", Text, nullable=False, comment="done, or refused for want of a role"),
+    Column("changes", Text, nullable=False, comment="JSON as text, since the hash is over its letters"),
+    Column("request_id", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("network", Text, nullable=False, comment="the client's /24, or /64 of IPv6"),
+    Column("hash", Text, nullable=False, comment="SHA-256 over the hash before it and this entry"),
+    Index(None, "resource_kind", "resource_id", "seq"),
+    Index(None, "actor_id", "seq"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("token_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False, comment="of method, path, query and body"),
+    Column("claim", Text, nullable=False, comment="who holds the key; changes when it is taken over"),
+    Column("claimed_at", Moment, nullable=False, index=True, comment="forgotten after a day"),
+    Column("done_at", Moment, comment="set by the write's own transaction"),
+    Column("resource_kind", Text),
+    Column("resource_id", Text),
+    Column("status", Integer),
+    Column("body", Text, comment="of the answer; null if it held a secret"),
+    Column("etag", Text),
 )

@@ -6,6 +6,7 @@ the ledger knows as an orphan gets the correction that Redis would have written;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy.domain.money import pico_of
-from proxy.domain.reservations import Settlement
+from proxy.domain.reservations import Settlement, shares, sources_of
 from proxy.ledger.engine import reading
 from proxy.ledger.entries import record_events
 from proxy.ledger.rows import Row, row_of
@@ -24,37 +25,38 @@ Amounts = tuple[int, ...]
 
 
 async def take_over(engine: AsyncEngine, settlement: Settlement, verb: Verb, now_us: int) -> Amounts | None:
-    """Records a settlement; returns what its counters are to be charged, or None if the ledger had it already.
+    """Records a settlement; returns what each of its `sources_of` is to be charged, or None if the ledger had it.
 
     Raises what the driver says when the database is away, and ValueError for an event that is none.
     """
-    charged = settlement.amounts if verb == "settle" else (0,) * len(settlement.counters)
+    charged = shares(settlement) if verb == "settle" else [0] * len(sources_of(settlement))
     row = _row(settlement, charged, kind="terminal", prior=(0, 0, 0))
     if (await record_events(engine, [row], now_us)).inserted:
-        return charged
+        return tuple(charged)
     earlier = await _orphan(engine, row["id"]) if verb == "settle" else None
     if earlier is None:
         return None
     before = {charge["counter"]: charge["amount"] for charge in earlier["charged"] if "counter" in charge}
-    difference = tuple(
-        amount - before.get(counter.name, 0) for counter, amount in zip(settlement.counters, charged, strict=True)
-    )
+    difference = [
+        amount - before.get(source.name, 0)
+        for (_, source), amount in zip(sources_of(settlement), charged, strict=True)
+    ]
     prior = (earlier["input_tokens"], earlier["output_tokens"], pico_of(earlier["cost_usd"] or "0"))
     correction = _row(settlement, difference, kind="correction", prior=prior)
-    return difference if (await record_events(engine, [correction], now_us)).inserted else None
+    return tuple(difference) if (await record_events(engine, [correction], now_us)).inserted else None
 
 
-def _row(settlement: Settlement, amounts: Amounts, kind: str, prior: tuple[int, int, int]) -> Row:
+def _row(settlement: Settlement, amounts: Sequence[int], kind: str, prior: tuple[int, int, int]) -> Row:
     """The row that the stream entry would have become; it has no `seq`, for no shard has counted it."""
     charged = [
         {
             "budget_id": counter.budget.id,
             "window_start": counter.starts_us,
-            "grant_id": None,
+            "grant_id": source.grant_id,
             "amount": amount,
-            "counter": counter.name,
+            "counter": source.name,
         }
-        for counter, amount in zip(settlement.counters, amounts, strict=True)
+        for (counter, source), amount in zip(sources_of(settlement), amounts, strict=True)
         if amount
     ]
     fields = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -155,7 +155,11 @@ class LedgerWriter(StreamWriter):
 
 
 class DenialWriter(StreamWriter):
-    """Denial deltas into `denials`."""
+    """Denial deltas into `denials`. `on_recorded` is told of them once they are there."""
+
+    def __init__(self, stream: EventStream, engine: AsyncEngine, clock: Clock, consumer: str) -> None:
+        super().__init__(stream, engine, clock, consumer)
+        self.on_recorded: Callable[[Sequence[Delta]], None] = lambda deltas: None
 
     async def _record(self, entries: Sequence[StreamEntry]) -> None:
         deltas: list[Delta] = []
@@ -166,6 +170,7 @@ class DenialWriter(StreamWriter):
             except ValueError as fault:
                 unreadable.append(_unreadable(entry, fault))
         applied = await record_denials(self._engine, deltas, self._clock.now_us())
+        self.on_recorded(deltas)
         await self._put_aside(unreadable)
         self.lag.recorded += applied
         self.lag.duplicates += len(deltas) - applied

@@ -6,16 +6,35 @@ knows no ledger, no Redis and no wire: who asks it decides what becomes of a pol
 """
 
 from proxy.policy_files.checking import check, remarks
-from proxy.policy_files.reading import PolicyFaults, PolicyFiles, policies_dir, read_policies, shipped_policies
+from proxy.policy_files.overrides import read_overrides
+from proxy.policy_files.reading import (
+    PLANS_FOLDER,
+    PolicyFaults,
+    PolicyFiles,
+    policies_dir,
+    read_document,
+    read_plan_files,
+    read_policies,
+    shipped_policies,
+)
 from proxy.policy_files.watching import watch
+from proxy.policy_files.writing import ASIDE, plan_toml, put_aside, write_plan
 
 __all__ = [
+    "ASIDE",
+    "PLANS_FOLDER",
     "PolicyFaults",
     "PolicyFiles",
     "check",
+    "plan_toml",
     "policies_dir",
+    "put_aside",
+    "read_document",
+    "read_overrides",
+    "read_plan_files",
     "read_policies",
     "remarks",
     "shipped_policies",
     "watch",
+    "write_plan",
 ]

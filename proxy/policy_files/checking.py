@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from proxy.policy_files.reading import MODELS_FILE, PolicyFaults, PolicyFiles, named, policies_dir, read_policies
+from proxy.policy_files.writing import adopted
 from proxy.settings import Fault, Settings, SettingsFaults, load_settings
 
 
@@ -13,7 +14,8 @@ def check(config: Path | None) -> list[Fault]:
     """Every fault that would keep the gate from starting; empty if there is none."""
     try:
         settings = load_settings(config)
-        read_policies(policies_dir(settings), settings)
+        directory = policies_dir(settings)
+        read_policies(directory, settings, known=adopted(directory))
     except (SettingsFaults, PolicyFaults) as refused:
         return refused.faults
     return []
@@ -23,7 +25,7 @@ def remarks(config: Path | None, environ: Mapping[str, str]) -> list[Fault]:
     """What an operator should know although the gate starts: missing keys and prices. After a clean `check`."""
     settings = load_settings(config)
     directory = policies_dir(settings)
-    policy = read_policies(directory, settings)
+    policy = read_policies(directory, settings, known=adopted(directory))
     file = named(directory / MODELS_FILE)
     return [*_missing_keys(policy, settings, environ, file), *_missing_prices(policy, file)]
 

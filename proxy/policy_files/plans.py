@@ -2,74 +2,77 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
 from proxy.domain.denials import template_faults
 from proxy.domain.features import GATE_FEATURES
-from proxy.domain.money import microusd
-from proxy.domain.policy import ATTEMPT_METERS, Budget, DenialTexts, Plan, RateLimits
-from proxy.domain.windows import check_window
-from proxy.policy_files.tables import WHOLE_MOST, Table, shown
-from proxy.settings import nearest
+from proxy.domain.policy import Budget, DenialTexts, Plan, RateLimits
+from proxy.policy_files.budgets import SLUG, read_budget, read_models
+from proxy.policy_files.tables import Table, unkept
 
-_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Whatever reads JSON reads integers up to here alike.
+EXACT_MOST = 2**53 - 1
+DEPTH_MOST = 20
 
 
 def read_plan(root: Table, catalogue: Collection[str] | None) -> Plan | None:
     """The plan at version 0; None if it has no id. `catalogue` None: it cannot be read, so any model passes."""
     id = root.needed("id", "starter")
-    if id and not _SLUG.fullmatch(id):
+    if id and not SLUG.fullmatch(id):
         root.fault(f'"{id[:40]}" is no plan id: letters, digits and . _ - only, at most 64 of them', "id")
     plan_id = id or ""
     plan = Plan(
         id=plan_id,
         name=root.text("name", plan_id.replace("-", " ").title()),
         version=0,
-        models=_models(root, catalogue, default=frozenset()),
-        features=_features(root.table("features")),
+        models=read_models(root, catalogue, default=frozenset()),
+        features=read_features(root.table("features")),
         default_max_output_tokens=root.whole("default_max_output_tokens", None),
         min_output_tokens=root.whole("min_output_tokens", 16) or 16,
         on_exceed=root.one_of("on_exceed", ("refuse", "clamp"), "refuse"),
         hold=root.one_of("hold", ("strict", "rolling"), "strict"),
         budgets=_budgets(root.tables("budgets"), catalogue),
-        rate_limits=_rate_limits(root.table("rate_limits")),
+        rate_limits=read_rate_limits(root.table("rate_limits")),
         denial=_denial(root.table("denial")),
+        mode=root.one_of("mode", ("enforce", "shadow"), "enforce"),
+        require_user=root.one_of("require_user", (True, False), False),
+        on_store_failure=root.one_of("on_store_failure", ("closed", "open"), "closed"),
     )
-    root.only("on_store_failure", "closed")
-    root.only("mode", "enforce")
-    root.only("require_user", False)
+    if plan.on_store_failure == "open" and (plan.budgets or plan.rate_limits != RateLimits()):
+        root.fault(
+            '`on_store_failure = "open"` lets calls through uncounted while Redis is away, so it is for plans'
+            ' without budgets and rate limits: leave it out or write "closed"',
+            "on_store_failure",
+        )
     root.finish()
     return plan if id else None
 
 
-def _models(
-    table: Table, catalogue: Collection[str] | None, default: frozenset[str] | None
-) -> frozenset[str] | None:
-    names = table.names("models")
-    if names is None:
-        return default
-    if "*" in names:
-        if len(names) > 1:
-            table.fault('"*" means every model: write ["*"] alone, or the models one by one', "models")
-        return None
-    for position, name in enumerate(table.values["models"]):
-        if isinstance(name, str) and catalogue is not None and name not in catalogue:
-            table.fault(f'unknown model "{name}"{nearest(name, catalogue)}', "models", position)
-    return frozenset(names)
+def _budgets(tables: list[Table], catalogue: Collection[str] | None) -> tuple[Budget, ...]:
+    budgets: list[Budget] = []
+    for table in tables:
+        budget = read_budget(table, catalogue)
+        if any(budget.id == other.id for other in budgets):
+            hint = "" if "id" in table.values else f'; give it one of its own: id = "{budget.id}-2"'
+            table.fault(f'a second budget "{budget.id}": ids must differ within a plan{hint}', "id")
+        budgets.append(budget)
+    return tuple(budgets)
 
 
-def _features(table: Table) -> dict[str, Any]:
-    """Boolean features and static ones. Those that the gate looks at are true or false; the others are the seller's
-    own, and may be anything that JSON keeps exactly."""
+def read_features(table: Table) -> dict[str, Any]:
+    """Boolean features and static ones.
+
+    Those that the gate looks at are true or false; the others are the seller's own, and may be anything that JSON
+    keeps exactly.
+    """
     features: dict[str, Any] = {}
     for name in table.values:
         value = table.given(name)
         if name in GATE_FEATURES:
             features[name] = table.one_of(name, (True, False), False)
-        elif not _SLUG.fullmatch(name):
+        elif not SLUG.fullmatch(name):
             table.fault(f'"{name[:40]}" is no feature: letters, digits and . _ - only, at most 64 of them', name)
         elif near := get_close_matches(name.lower().replace("-", "_"), GATE_FEATURES, n=1, cutoff=0.85):
             table.fault(f'unknown feature "{name}"; did you mean "{near[0]}"?', name)
@@ -81,97 +84,32 @@ def _features(table: Table) -> dict[str, Any]:
     return {"priority": False, **features}
 
 
-def _inexact(value: Any) -> str | None:
-    """What of a value JSON would not keep exactly: a decimal, a date."""
-    if isinstance(value, dict | list):
-        parts = value.values() if isinstance(value, dict) else value
-        return next((found for found in map(_inexact, parts) if found), None)
-    if isinstance(value, float):
-        return f"the decimal {value}"
-    return None if isinstance(value, str | int) else f"a date or time, {value}"
+def _inexact(value: Any, depth: int = 0) -> str | None:
+    """What of a value JSON, TOML and the databases would not all keep exactly: a decimal, a date, null."""
+    if depth > DEPTH_MOST:
+        return f"more than {DEPTH_MOST} tables in one another"
+    match value:
+        case dict():
+            names = (f"the name {name!r}" for name in value if unkept(name))
+            return next(names, None) or _first_inexact(value.values(), depth)
+        case list():
+            return _first_inexact(value, depth)
+        case str():
+            return "a control character" if unkept(value) else None
+        case bool():
+            return None
+        case int():
+            return None if -EXACT_MOST <= value <= EXACT_MOST else "a number beyond 2^53"
+        case float():
+            return f"the decimal {value}"
+    return "null" if value is None else f"a date or time, {value}"
 
 
-def _budgets(tables: list[Table], catalogue: Collection[str] | None) -> tuple[Budget, ...]:
-    budgets: list[Budget] = []
-    for table in tables:
-        budget = _budget(table, catalogue)
-        if any(budget.id == other.id for other in budgets):
-            hint = "" if "id" in table.values else f'; give it one of its own: id = "{budget.id}-2"'
-            table.fault(f'a second budget "{budget.id}": ids must differ within a plan{hint}', "id")
-        budgets.append(budget)
-    return tuple(budgets)
+def _first_inexact(values: Iterable[Any], depth: int) -> str | None:
+    return next((found for value in values if (found := _inexact(value, depth + 1))), None)
 
 
-def _budget(table: Table, catalogue: Collection[str] | None) -> Budget:
-    meter = _meter(table)
-    window = _window(table)
-    per = _per(table)
-    id = table.text("id", f"{meter}-{per}-{window}")
-    if not _SLUG.fullmatch(id):
-        table.fault(f'"{id[:40]}" is no budget id: letters, digits and . _ - only, at most 64 of them', "id")
-    limit = _limit_usd(table) if meter == "cost_usd" else _limit(table)
-    models = _models(table, catalogue, default=None)
-    table.only("anchor", "subscription")
-    table.only("hard", True)
-    table.only("overage_limit", 0)
-    table.only("rollover_max", 0)
-    table.only("alert_at", [0.8, 0.95, 1.0])
-    table.finish()
-    return Budget(id, meter, limit, window, per, models)
-
-
-def _meter(table: Table) -> str:
-    meter = table.text("meter", "tokens")
-    if meter not in ATTEMPT_METERS:
-        near = nearest(meter, ATTEMPT_METERS)
-        table.fault(f'the meter "{meter}" is not available (actions cannot be metered yet){near}', "meter")
-    return meter
-
-
-def _per(table: Table) -> Literal["customer", "agent"]:
-    if table.values.get("per") == "user":
-        table.only("per", "customer")
-        return "customer"
-    per: Literal["customer", "agent"] = table.one_of("per", ("customer", "agent"), "customer")
-    return per
-
-
-def _window(table: Table) -> str:
-    window = table.text("window", "P1M")
-    try:
-        check_window(window)
-    except ValueError as fault:
-        table.fault(f"`window`: {fault}", "window")
-        return "P1M"
-    return window
-
-
-def _limit(table: Table) -> int:
-    if table.given("limit") is None:
-        table.fault("`limit` is missing; write for example limit = 1_000_000")
-    return table.whole("limit", 0, least=0) or 0
-
-
-def _limit_usd(table: Table) -> int:
-    value = table.given("limit")
-    if value is None:
-        table.fault('`limit` is missing; write for example limit = "12.50", in USD')
-        return 0
-    if type(value) is not int and not isinstance(value, str):
-        text = shown(value) if isinstance(value, float) else "12.50"
-        table.fault(f'`limit` of cost_usd is in USD, a whole number or text: limit = "{text}"', "limit")
-        return 0
-    try:
-        limit = microusd(value)
-    except ValueError as fault:
-        table.fault(f"`limit`: {fault}", "limit")
-        return 0
-    if limit > WHOLE_MOST:
-        table.fault("`limit` must be at most a billion USD", "limit")
-    return limit
-
-
-def _rate_limits(table: Table) -> RateLimits:
+def read_rate_limits(table: Table) -> RateLimits:
     limits = RateLimits(
         table.whole("requests_per_minute", None),
         table.whole("tokens_per_minute", None),

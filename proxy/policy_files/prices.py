@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from proxy.domain.features import HOSTED_TOOLS
 from proxy.domain.money import PICO_PER_USD, pico_per_token, pico_per_unit
 from proxy.domain.pricing import Price
 from proxy.policy_files.tables import Table, shown
@@ -31,6 +32,8 @@ _PER_TOKEN = {
     "audio_output": "output_cost_per_audio_token",
     "request": "input_cost_per_request",
 }
+
+_PER_SEARCH = "search_context_cost_per_query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +52,28 @@ def pinned(provider: str, model: str) -> Pinned | None:
 
 def written_price(table: Table) -> Price | None:
     """The price in a catalogue entry; None, with the faults noted, if it is not one."""
-    parts: dict[str, int] = {}
-    for part in _PER_TOKEN:
-        value = table.given(part)
-        if value is None:
-            if part in ("input", "output"):
-                table.fault(f'`price` needs `{part}`, in USD per million tokens, such as {part} = "0.15"')
-            continue
-        if not isinstance(value, str):
-            table.fault(
-                f'a price is text, so that nothing is rounded: {part} = "{shown(value).strip(chr(34))}"', part
-            )
-            continue
-        try:
-            parts[part] = (pico_per_unit if part == "request" else pico_per_token)(value)
-        except ValueError as fault:
-            table.fault(f"`{part}`: {fault}", part)
+    parts = {part: pico for part in _PER_TOKEN if (pico := _written(table, part)) is not None}
+    for part in ("input", "output"):
+        if table.given(part) is None:
+            table.fault(f'`price` needs `{part}`, in USD per million tokens, such as {part} = "0.15"')
+    calls = {tool: pico for tool in sorted(HOSTED_TOOLS) if (pico := _written(table, tool)) is not None}
     table.finish()
-    return Price(**parts, version="policy") if {"input", "output"} <= parts.keys() else None
+    return Price(**parts, version="policy", calls=calls) if {"input", "output"} <= parts.keys() else None
+
+
+def _written(table: Table, part: str) -> int | None:
+    """The picodollars of one part; None, with the fault noted, if it is not given as it should be."""
+    value = table.given(part)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        table.fault(f'a price is text, so that nothing is rounded: {part} = "{shown(value).strip(chr(34))}"', part)
+        return None
+    try:
+        return (pico_per_unit if part == "request" or part in HOSTED_TOOLS else pico_per_token)(value)
+    except ValueError as fault:
+        table.fault(f"`{part}`: {fault}", part)
+        return None
 
 
 @cache
@@ -94,7 +101,14 @@ def _price(entry: dict[str, Any], source: str) -> Price | None:
         return None  # Nobody gives tokens away: the table does not know.
     if "input" not in parts or "output" not in parts or _depends(entry):
         return None
-    return Price(**parts, version=source)
+    return Price(**parts, version=source, calls=_calls(entry))
+
+
+def _calls(entry: dict[str, Any]) -> dict[str, int]:
+    """What a search costs; the dearest, where it hangs on how much is read. Other calls have no price there."""
+    by_size: dict[str, Any] = entry.get(_PER_SEARCH) or {}
+    dearest = max([_pico(usd) for usd in by_size.values() if isinstance(usd, Decimal | int)], default=0)
+    return {"web_search": dearest} if dearest else {}
 
 
 def _depends(entry: dict[str, Any]) -> bool:

@@ -1,16 +1,18 @@
-"""A directory of policies -> models and plans, whole, or every fault of every file."""
+"""A directory of policies -> models and plans, whole, or every fault of every file; a JSON document -> a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from proxy.domain.policy import Model, Plan
 from proxy.policy_files.catalogue import read_catalogue
 from proxy.policy_files.plans import read_plan
-from proxy.policy_files.tables import Table
+from proxy.policy_files.tables import Note, Table
 from proxy.settings import Fault, Settings, TomlText, nearest, read_toml
+from proxy.settings.toml_text import Place
 
 MODELS_FILE = "models.toml"
 PLANS_FOLDER = "plans"
@@ -18,10 +20,15 @@ PLANS_FOLDER = "plans"
 
 @dataclass(frozen=True, slots=True)
 class PolicyFiles:
-    """What the files say. Plans have version 0: the ledger gives versions."""
+    """What the files say. Plans have version 0: the ledger gives versions.
+
+    `written_in` has the file of each plan; `ignored` the files of plans that somebody else owns.
+    """
 
     models: dict[str, Model]
     plans: dict[str, Plan]
+    written_in: dict[str, Path] = field(default_factory=dict)
+    ignored: dict[str, Path] = field(default_factory=dict)
 
 
 class PolicyFaults(Exception):
@@ -46,21 +53,54 @@ def shipped_policies() -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def read_policies(directory: Path, settings: Settings) -> PolicyFiles:
-    """The policy of a directory; raises `PolicyFaults` with every fault. Plan files may have any name."""
+def read_policies(
+    directory: Path, settings: Settings, owned_elsewhere: Collection[str] = (), known: Collection[str] = ()
+) -> PolicyFiles:
+    """The policy of a directory; raises `PolicyFaults` with every fault. Plan files may have any name.
+
+    `owned_elsewhere` are plans that no file decides over: a file of one of them is ignored, and not even faulty.
+    `known` are plans that may be there although no file has them.
+    """
     faults: list[Fault] = []
     catalogue = _read(directory / MODELS_FILE, faults)
     models: dict[str, Model] = {}
-    known: list[str] | None = None
+    model_ids: list[str] | None = None
     if catalogue:
-        models = read_catalogue(Table(catalogue.data, catalogue, faults), settings)
-        entries = catalogue.data.get("models")
-        known = list(entries) if isinstance(entries, dict) else None
-    plans = _plans(directory / PLANS_FOLDER, known, faults)
-    faults += _default_plan_faults(plans, settings) if not faults else []
+        models = read_catalogue(Table(catalogue.data, _noting(catalogue, faults)), settings)
+        model_ids = _ids(catalogue)
+    files = PolicyFiles(models, {})
+    _read_plans(directory / PLANS_FOLDER, model_ids, owned_elsewhere, files, faults)
+    if not owned_elsewhere and not known:
+        faults += _no_plan(directory)
+    if not faults:
+        faults += _default_plan_faults([*files.plans, *owned_elsewhere, *known], settings)
     if faults:
         raise PolicyFaults(sorted(faults))
-    return PolicyFiles(models, plans)
+    return files
+
+
+def read_plan_files(directory: Path) -> PolicyFiles:
+    """The plans of a directory alone, for whom upstreams do not matter; raises `PolicyFaults`."""
+    faults: list[Fault] = []
+    text = read_toml(directory / MODELS_FILE, named(directory / MODELS_FILE))
+    files = PolicyFiles({}, {})
+    _read_plans(directory / PLANS_FOLDER, _ids(text) if isinstance(text, TomlText) else None, (), files, faults)
+    faults += _no_plan(directory)
+    if faults:
+        raise PolicyFaults(sorted(faults))
+    return files
+
+
+def read_document(
+    document: Mapping[str, Any], catalogue: Collection[str] | None
+) -> tuple[Plan | None, list[tuple[Place, str]]]:
+    """The plan that a JSON document describes, and every fault with its place: a plan counts only without any.
+
+    It has the keys of a plan file; null is as good as absent. `catalogue` None: any model passes.
+    """
+    faults: list[tuple[Place, str]] = []
+    plan = read_plan(Table(_given(document), lambda place, message: faults.append((place, message))), catalogue)
+    return plan, faults
 
 
 def policy_paths(directory: Path) -> list[Path]:
@@ -69,30 +109,57 @@ def policy_paths(directory: Path) -> list[Path]:
     return [directory / MODELS_FILE, *sorted(plans)]
 
 
-def _plans(folder: Path, catalogue: list[str] | None, faults: list[Fault]) -> dict[str, Plan]:
-    plans: dict[str, Plan] = {}
-    written_in: dict[str, str] = {}
-    paths = policy_paths(folder.parent)[1:]
-    if not paths:
-        faults.append(
-            Fault(named(folder), 0, 'has no plan; a plan is a file such as starter.toml with id = "starter"')
-        )
-    for path in paths:
+def _given(value: Any) -> Any:
+    """Without the nulls, but in features, which are the seller's own."""
+    if isinstance(value, Mapping):
+        return {
+            key: item if key == "features" else _given(item) for key, item in value.items() if item is not None
+        }
+    return [_given(item) for item in value] if isinstance(value, list) else value
+
+
+def _noting(text: TomlText, faults: list[Fault]) -> Note:
+    return lambda place, message: faults.append(Fault(text.file, text.line(place) or 1, message))
+
+
+def _ids(catalogue: TomlText) -> list[str] | None:
+    entries = catalogue.data.get("models")
+    return list(entries) if isinstance(entries, dict) else None
+
+
+def _no_plan(directory: Path) -> list[Fault]:
+    if policy_paths(directory)[1:]:
+        return []
+    told = 'has no plan; a plan is a file such as starter.toml with id = "starter"'
+    return [Fault(named(directory / PLANS_FOLDER), 0, told)]
+
+
+def _read_plans(
+    folder: Path,
+    catalogue: list[str] | None,
+    owned_elsewhere: Collection[str],
+    files: PolicyFiles,
+    faults: list[Fault],
+) -> None:
+    for path in policy_paths(folder.parent)[1:]:
         text = _read(path, faults)
-        root = Table(text.data, text, faults) if text else None
-        plan = read_plan(root, catalogue) if root else None
-        if root is None or plan is None:
+        if text is None:
             continue
-        if plan.id in plans:
-            root.fault(
-                f'the plan "{plan.id}" is already written in {written_in[plan.id]}: give this one another id', "id"
-            )
-        plans[plan.id] = plan
-        written_in[plan.id] = named(path)
-    return plans
+        its_faults: list[Fault] = []
+        root = Table(text.data, _noting(text, its_faults))
+        plan = read_plan(root, catalogue)
+        if plan is not None and plan.id in owned_elsewhere:
+            files.ignored[plan.id] = path
+            continue
+        if plan is not None and plan.id in files.plans:
+            earlier = named(files.written_in[plan.id])
+            root.fault(f'the plan "{plan.id}" is already written in {earlier}: give this one another id', "id")
+        faults += its_faults
+        if plan is not None:
+            files.plans[plan.id], files.written_in[plan.id] = plan, path
 
 
-def _default_plan_faults(plans: dict[str, Plan], settings: Settings) -> list[Fault]:
+def _default_plan_faults(plans: Collection[str], settings: Settings) -> list[Fault]:
     """Only a default that somebody wrote must exist: the one that ships need not be among one's own plans."""
     name = settings.policies.default_plan
     if name in plans or "default_plan" not in settings.policies.model_fields_set:

@@ -1,34 +1,38 @@
-"""A TOML table as an admin wrote it, read key by key: every fault is noted, and none hides another."""
+"""A table as an admin wrote it, in TOML or JSON, read key by key: every fault is noted, and none hides another."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from proxy.settings import Fault, TomlText, nearest
+from proxy.settings import nearest
 from proxy.settings.toml_text import Place
 
 # Sums of counters stay exact in Redis, whose numbers are doubles, far beyond this.
 WHOLE_MOST = 10**15
 
 
+Note = Callable[[Place, str], None]
+"""Takes a fault: where in the document it is, and the sentence. Whoever knows the document tells the place."""
+
+
 class Table:
     """One table. A method reads a key, notes what is wrong with it, and then goes on with the default."""
 
-    def __init__(self, values: dict[str, Any], text: TomlText, faults: list[Fault], place: Place = ()) -> None:
+    def __init__(self, values: dict[str, Any], note: Note, place: Place = ()) -> None:
         self.values = values
         self.place = place
-        self._text = text
-        self._faults = faults
+        self._note = note
         self._known: list[str] = []
 
     def fault(self, message: str, *place: str | int) -> None:
-        where = (*self.place, *place)
-        self._faults.append(Fault(self._text.file, self._text.line(where) or 1, message))
+        self._note((*self.place, *place), message)
 
     def text(self, key: str, default: str) -> str:
         value = self._get(key, default)
         if isinstance(value, str):
+            if unkept(value):
+                self.fault(f"`{key}` holds a control character; only text can be kept", key)
             return value
         self.fault(f"`{key}` must be text in quotes, not {shown(value)}", key)
         return default
@@ -93,18 +97,24 @@ class Table:
         if not isinstance(value, dict):
             self.fault(f"`{key}` must be a table, written [{key}], not {shown(value)}", key)
             value = {}
-        return Table(value, self._text, self._faults, (*self.place, key))
+        return Table(value, self._note, (*self.place, key))
 
     def tables(self, key: str) -> list[Table]:
         value = self._get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             self.fault(f"`{key}` must be a list of tables, each written [[{key}]]", key)
             return []
-        return [Table(item, self._text, self._faults, (*self.place, key, n)) for n, item in enumerate(value)]
+        return [Table(item, self._note, (*self.place, key, n)) for n, item in enumerate(value)]
 
     def given(self, key: str) -> Any:
         """The value as it stands, unread; None if absent."""
         return self._get(key, None)
+
+    def given_only(self) -> Table:
+        """The same table without what is null in it."""
+        return Table(
+            {key: value for key, value in self.values.items() if value is not None}, self._note, self.place
+        )
 
     def finish(self) -> None:
         """Every key that nobody asked for is unknown."""
@@ -115,6 +125,11 @@ class Table:
     def _get(self, key: str, default: Any) -> Any:
         self._known.append(key)
         return self.values.get(key, default)
+
+
+def unkept(text: str) -> bool:
+    """Whether it has what no database, terminal or TOML file takes: control characters but line ends and tabs."""
+    return any((c < " " and c not in "\t\n\r") or "\x7f" <= c < "\xa0" for c in text)
 
 
 def shown(value: Any) -> str:

@@ -35,6 +35,8 @@ class WorkerControl:
         self.ending = asyncio.Event()
         self.quickly = asyncio.Event()
         self.why: EndReason | None = None
+        self.details: dict[str, Any] = {}
+        """What the keeper wants `/readyz` to say beside being ready; JSON values."""
         self.seqs: Callable[[], dict[int, int]] = dict
         """The highest `seq` that this worker has seen of each shard."""
         self.hand_over: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
@@ -127,6 +129,8 @@ class WorkerControl:
                 self._channel.send("seqs", {"seqs": list(self.seqs().items())})
             if message["type"] == "hand_over":
                 await self._hand_over()
+            if message["type"] == "details":
+                self.details = message["details"]
             if message["type"] == "end":
                 self.quickly.set()
             if message["type"] in ("drain", "end"):

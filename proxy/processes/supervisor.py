@@ -70,6 +70,7 @@ class Supervisor:
         self._keeping: list[asyncio.Task[None]] = []
         self.on_behind: Callable[[list[tuple[int, int]]], None] | None = None
         """Told the shards that were put back to an older state, each with the `seq` that a worker has seen."""
+        self._told: dict[str, Any] = {}
         self._log = logger("processes")
 
     @property
@@ -109,6 +110,13 @@ class Supervisor:
         results = await asyncio.gather(*(self._end(w, quickly, at_once) for w in self._workers))
         self._count_ready()
         return all(results)
+
+    def tell(self, details: dict[str, Any]) -> None:
+        """Tells all workers, also those that come later, what `/readyz` says beside being ready (JSON values)."""
+        self._told = details
+        for worker in self._serving():
+            if worker.channel is not None:
+                worker.channel.send("details", {"details": details})
 
     async def hand_over(self, within_s: float) -> list[dict[str, Any]]:
         """Asks every worker that serves to hand over what Redis may have lost; returns the reservations under way.
@@ -165,6 +173,7 @@ class Supervisor:
             serving.cancel()
         if worker.ready.is_set():
             self._count_ready()
+            channel.send("details", {"details": self._told})
             self._log.info("worker.ready", index=worker.index, pid=process.pid)
             return
         in_time = hearing.done()

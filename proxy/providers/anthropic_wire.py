@@ -8,12 +8,9 @@ from typing import Any
 from proxy.domain.asks import Endpoint
 from proxy.gateway.ports import Dispatch
 from proxy.providers.messages_answers import PlainCount, PlainMessage, StreamedMessage
-from proxy.providers.native_wire import Speech
+from proxy.providers.native_wire import Speech, without_attribution
 
 THINKING_TOKENS_MIN = 1_024
-
-# The gate's own words in `metadata`, which Anthropic would refuse.
-OURS = frozenset(("run_id", "step"))
 
 
 def messages_body(dispatch: Dispatch) -> dict[str, Any]:
@@ -29,12 +26,7 @@ def messages_body(dispatch: Dispatch) -> dict[str, Any]:
 
 def count_body(dispatch: Dispatch) -> dict[str, Any]:
     """The client's body with the upstream's model."""
-    body = {**dispatch.ask.body, "model": dispatch.upstream_model}
-    metadata = body.get("metadata")
-    if isinstance(metadata, dict) and metadata.keys() & OURS:
-        theirs = {name: value for name, value in metadata.items() if name not in OURS}
-        body = {**body, "metadata": theirs} if theirs else {n: v for n, v in body.items() if n != "metadata"}
-    return body
+    return {**without_attribution(dispatch.ask.body), "model": dispatch.upstream_model}
 
 
 def without_version(base_url: str) -> str:

@@ -16,6 +16,7 @@ from proxy.providers.events import data_of, split
 from proxy.providers.exchanges import Exchange
 from proxy.providers.failed_events import without_secrets
 from proxy.providers.native_answers import PlainAnswer, StreamedAnswer, json_object
+from proxy.providers.reported_calls import asked_calls, with_calls
 from proxy.providers.upstream_errors import error_in_answer
 from proxy.providers.usage_readers import chat_usage_of, report_in
 from proxy.telemetry.failpoints import reach
@@ -33,6 +34,10 @@ def error_event(message: str, code: str) -> bytes:
 
 class PlainChat(PlainAnswer):
     """A chat completion."""
+
+    def __init__(self, head: Head, exchange: Exchange, ask: Ask) -> None:
+        super().__init__(head, exchange, ask)
+        self._calls = asked_calls(ask)
 
     def _is_error(self, said: Mapping[str, Any]) -> bool:
         return bool(said.get("error") and not said.get("choices"))
@@ -56,6 +61,7 @@ class StreamedChat(StreamedAnswer):
         self._first = b""
         self._begun = False
         self._newest = b""
+        self._calls = asked_calls(ask)
 
     @property
     def model_served(self) -> str | None:
@@ -70,7 +76,7 @@ class StreamedChat(StreamedAnswer):
             return b""
         self._finish(DONE)
         self._exchange.drop()
-        self.usage = evidence(self.usage, self._ask, self._delivered)
+        self.usage = with_calls(evidence(self.usage, self._ask, self._delivered), self._calls)
         common = common_of(self._newest, self.chunk_object)
         return length_events(common, self._ask, finished, self.usage, self.no_more)
 

@@ -21,9 +21,11 @@ UNTRANSLATED = frozenset(
     (
         *("model", "messages", "tools", "tool_choice", "response_format", "n", "stream", "stream_options"),
         *("max_tokens", "max_completion_tokens", "metadata", "safety_identifier", "prompt_cache_key"),
-        *("service_tier", "store", "modalities", "best_of"),
+        *("store", "modalities", "best_of"),
     )
 )
+# The tiers that any provider has, asked for or not.
+USUAL_TIERS = ("auto", "default")
 _NUMBERS = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "top_logprobs", "seed")
 _FLAGS = ("logprobs", "parallel_tool_calls")
 _WORDS = ("user", "reasoning_effort")
@@ -34,8 +36,12 @@ def arguments_of(dispatch: Dispatch, provider: str, litellm: Any) -> Given:
     """Chat arguments for `litellm.acompletion`; raises `UpstreamFailed` (400, unsent) naming a bad field."""
     ask, body = dispatch.ask, dispatch.ask.body
     for name, value in body.items():
-        if value is not None and name not in UNTRANSLATED and name not in TRANSLATED:
+        if value is None or name in UNTRANSLATED or name in TRANSLATED:
+            continue
+        if name != "service_tier":
             raise not_carried(name)
+        if value not in USUAL_TIERS:
+            raise not_carried(name, "Leave it out or set it to 'auto' or 'default'.")
     carriage = CARRIAGES.get(provider)
     limit_field = dispatch.model.output_limit_field
     if limit_field not in ("max_tokens", "max_completion_tokens"):

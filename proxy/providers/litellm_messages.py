@@ -119,6 +119,8 @@ class Messages:
         head, comma, data = url[:DATA_HEAD_CHARACTERS_MAX].partition(",")
         inline = head[:11].lower() == "data:image/" and head.lower().endswith(";base64") and comma
         # No base64 has a colon; LiteLLM looks for addresses inside the data.
+        if url[:5].lower() != "data:":
+            raise not_carried(f"{where}.image_url.url", "Send the image itself, as a data: URL in base64.")
         if not inline or ":" in data or ":" in url[DATA_HEAD_CHARACTERS_MAX:]:
             raise misshapen(f"{where}.image_url.url")
         made = {"url": url}

@@ -24,6 +24,7 @@ from proxy.providers.native_answers import (
     StreamedAnswer,
     json_object,
 )
+from proxy.providers.reported_calls import calls_in_blocks, unreported, with_at_least
 from proxy.providers.upstream_errors import error_in_answer
 from proxy.providers.usage_readers import read_messages_usage
 from proxy.telemetry.failpoints import reach
@@ -47,6 +48,7 @@ class PlainMessage(PlainAnswer):
         return said.get("type") == "error" or bool(said.get("error") and not said.get("content"))
 
     def _usage(self, said: Mapping[str, Any]) -> Usage | None:
+        self._calls = unreported(calls_in_blocks(said.get("content")), said.get("usage"))
         return read_messages_usage(said.get("usage"))
 
     def _delivered_in(self, body: bytes) -> Delivered:
@@ -81,6 +83,7 @@ class StreamedMessage(StreamedAnswer):
         self._begun = False
         self._stopped = False
         self._reported = False
+        self._hosted: list[Any] = []
 
     @property
     def model_served(self) -> str | None:
@@ -143,6 +146,7 @@ class StreamedMessage(StreamedAnswer):
             self._reported |= self._take(said.get("usage"))
         elif kind == "content_block_start":
             self._open.add(_index(said))
+            self._hosted += _hosted_in(said)
         elif kind == "content_block_stop":
             self._open.discard(_index(said))
         elif kind == "message_stop":
@@ -173,6 +177,7 @@ class StreamedMessage(StreamedAnswer):
     def _conclude(self) -> None:
         cut = not (self._reported and self._stopped)
         reported = self.usage
+        self._calls = unreported(calls_in_blocks(self._hosted), self._report)
         super()._conclude()
         if reported is not None and cut:
             self.usage = self._evidence()
@@ -180,6 +185,7 @@ class StreamedMessage(StreamedAnswer):
     def _evidence(self) -> Usage:
         """What was used by the time of a cut: of the input the provider's word, of the output what came."""
         usage = replace(evidence(self.usage, self._ask, self._delivered), source="estimated")
+        usage = with_at_least(usage, calls_in_blocks(self._hosted))
         return usage if usage.input_tokens else replace(usage, input_tokens=self._ask.input_estimate)
 
 
@@ -196,6 +202,13 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 def _marked(events: bytes) -> bool:
     return any(mark in events for mark in _MARKS)
+
+
+def _hosted_in(said: Mapping[str, Any]) -> list[Any]:
+    """The block that begins, if it calls a tool that the provider runs."""
+    block = said.get("content_block")
+    kind = block.get("type") if isinstance(block, dict) else None
+    return [block] if kind in ("server_tool_use", "mcp_tool_use") else []
 
 
 def _index(said: Mapping[str, Any]) -> int:

@@ -19,6 +19,7 @@ from proxy.providers.connections import Head
 from proxy.providers.delivered import Delivered, estimated
 from proxy.providers.events import WholeEvents
 from proxy.providers.exchanges import Exchange
+from proxy.providers.reported_calls import with_calls
 from proxy.providers.upstream_errors import error_in_answer, request_id_of
 from proxy.telemetry.failpoints import reach
 
@@ -44,6 +45,8 @@ class PlainAnswer:
         self._headers = head.headers
         self._exchange = exchange
         self._ask = ask
+        self._calls: Mapping[str, int] = {}
+        """What was counted of the provider's own tools, beside what it reports of them."""
 
     def _is_error(self, said: Mapping[str, Any]) -> bool:
         """Whether the body is an error under a status of 2xx, as some aggregators send it."""
@@ -83,6 +86,7 @@ class PlainAnswer:
         reach("usage_seen")
         if self.usage is None:
             self.usage = estimated(self._ask, self._delivered_in(body))
+        self.usage = with_calls(self.usage, self._calls)
         return body
 
     async def next(self) -> bytes | None:
@@ -124,6 +128,8 @@ class StreamedAnswer:
         self._events = WholeEvents()
         self._delivered = Delivered()
         self._ended = False
+        self._calls: Mapping[str, int] = {}
+        """As `PlainAnswer`'s."""
 
     def _read_events(self, whole: bytes) -> bytes:
         """Whole events in, what is to be forwarded of them out. Called for every read: no parsing in vain."""
@@ -190,6 +196,7 @@ class StreamedAnswer:
         self._exchange.finish()
         if self.usage is None:
             self.usage = estimated(self._ask, self._delivered)
+        self.usage = with_calls(self.usage, self._calls)
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:

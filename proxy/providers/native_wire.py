@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import orjson
 
 from proxy.domain.asks import Ask, Endpoint
+from proxy.domain.attribution import OWN_METADATA
 from proxy.gateway.ports import Answer, Dispatch, UpstreamFailed
 from proxy.providers.connections import Head, Timeouts, UpstreamConnections
 from proxy.providers.exchanges import Exchange
@@ -134,6 +135,16 @@ async def refusal_by(head: Head, exchange: Exchange, api_key: str | None) -> Ups
     except (UpstreamFailed, TimeoutError):
         body = b""
     return refusal_of(head.code, head.headers, body, api_key)
+
+
+def without_attribution(body: dict[str, Any]) -> dict[str, Any]:
+    """The body without what only the gate reads of its `metadata`: some providers refuse unknown words."""
+    metadata = body.get("metadata")
+    if not isinstance(metadata, dict) or not metadata.keys() & OWN_METADATA:
+        return body
+    theirs = {name: value for name, value in metadata.items() if name not in OWN_METADATA}
+    rest = {name: value for name, value in body.items() if name != "metadata"}
+    return {**rest, "metadata": theirs} if theirs else rest
 
 
 def _headers(address: Address) -> dict[str, str]:

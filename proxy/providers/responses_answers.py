@@ -19,6 +19,7 @@ from proxy.providers.events import WholeEvents, data_of, split
 from proxy.providers.exchanges import Exchange
 from proxy.providers.failed_events import without_secrets
 from proxy.providers.native_answers import PlainAnswer, StreamedAnswer, json_object
+from proxy.providers.reported_calls import calls_in_items, with_calls
 from proxy.providers.responses_delivered import ResponsesDelivered
 from proxy.providers.usage_readers import read_responses_usage
 from proxy.telemetry.failpoints import reach
@@ -61,6 +62,7 @@ class PlainResponses(PlainAnswer):
     def _usage(self, said: Mapping[str, Any]) -> Usage | None:
         self.failed = said.get("status") == "failed"
         self.kept = kept_of(said)
+        self._calls = calls_in_items(said.get("output"), self._ask)
         return read_responses_usage(said.get("usage"))
 
 
@@ -93,7 +95,8 @@ class StreamedResponses(StreamedAnswer):
             return b""
         self._finish(b"")
         self._exchange.drop()
-        self.usage = evidence(self.usage, self._ask, self._delivered)
+        usage = evidence(self.usage, self._ask, self._delivered)
+        self.usage = with_calls(usage, calls_in_items(self._told.begun(), self._ask))
         events, output = self._told.closing()
         response = {
             **self._response(),
@@ -200,12 +203,18 @@ class StreamedResponses(StreamedAnswer):
             return True
         self.failed = self.failed or kind == "response.failed"
         self.kept = kept_of(response)
+        self._calls = calls_in_items(response.get("output"), self._ask)
         self.usage = read_responses_usage(response.get("usage"))
         reach("usage_seen")
         self._over = True
         self.tail = without_secrets(event, self.api_key) if self.failed else event
         self._last_bytes = len(self.tail)
         return False
+
+    def _conclude(self) -> None:
+        if not self._over:
+            self._calls = calls_in_items(self._told.begun(), self._ask)
+        super()._conclude()
 
     def _best_guess(self) -> Usage:
         """A stream may have told its text in pieces, or in its last event only."""

@@ -56,6 +56,11 @@ class ResponsesDelivered(Delivered):
             output.append(item)
         return events, output
 
+    def begun(self) -> list[dict[str, Any]]:
+        """The items so far, finished or not."""
+        self._fold()
+        return [*self.items.values(), *self.open_items.values()]
+
     def _close_message(self, index: int, item: dict[str, Any]) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []
         content = list(item.get("content") or ())

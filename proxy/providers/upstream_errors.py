@@ -48,7 +48,7 @@ _STATUSES = {
 
 _SECRETS = re.compile(
     r"(?i:bearer|basic)\s+[^\s\"',;]+"
-    r"|\b(?:sk|pk|rk|gsk|xai|hf|key|org|proj|user|req|fg_live|fg_test)[-_][A-Za-z0-9_\-*.…]{4,}"
+    r"|\b(?:sk|pk|rk|gsk|xai|hf|key|org|proj|user|req|fga?_live|fga?_test)[-_][A-Za-z0-9_\-*.…]{4,}"
     r"|\bAIza[A-Za-z0-9_\-]{10,}"
     r"|https?://\S+"
     r"|(?=[A-Za-z_\-]*\d)[A-Za-z0-9_\-]{32,}"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy.domain.usage import TOKENS_MAX, Usage
+from proxy.providers.reported_calls import reported_calls
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 # Spares the names that stand in nearly every report the pattern.
@@ -60,6 +61,14 @@ class _Report:
             self.disputed = True
             return whole
         return count
+
+    def calls(self) -> dict[str, int]:
+        """How often the provider called its own tools."""
+        if "server_tool_use" not in self.fields:
+            return {}
+        calls, beyond_belief = reported_calls(self.fields)
+        self.disputed |= beyond_belief
+        return calls
 
     def details(self, name: str) -> _Report:
         value = self.fields.get(name)
@@ -116,6 +125,7 @@ def read_chat_usage(report: Any, *, thinks_apart: bool = False) -> Usage | None:
     cache_write = read.part(written, prompt - cache_read)
     # Cached audio is counted in both classes; it stays where it is cheaper to the provider's customer.
     heard = min(read.part(inputs.tokens("audio_tokens"), prompt), prompt - cache_read - cache_write)
+    calls = read.calls()
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
@@ -126,6 +136,7 @@ def read_chat_usage(report: Any, *, thinks_apart: bool = False) -> Usage | None:
         audio_output_tokens=read.part(outputs.tokens("audio_tokens"), completion),
         disputed=read.disputed or inputs.disputed or outputs.disputed,
         raw=numbers_of(report),
+        calls=calls,
     )
 
 
@@ -216,7 +227,7 @@ def read_messages_usage(start: Any, delta: Any = None) -> Usage | None:
     cache_write, cache_write_1h = _cache_writes(read)
     if not (plain or completion or cache_read or cache_write or read.disputed):
         return None
-    outputs = read.details("output_tokens_details")
+    outputs, calls = read.details("output_tokens_details"), read.calls()
     if plain is None or completion is None:
         read.disputed = True
     return Usage(
@@ -228,6 +239,7 @@ def read_messages_usage(start: Any, delta: Any = None) -> Usage | None:
         reasoning_tokens=read.part(outputs.tokens("reasoning_tokens", "thinking_tokens"), completion or 0),
         disputed=read.disputed or outputs.disputed,
         raw=numbers_of(merged),
+        calls=calls,
     )
 
 

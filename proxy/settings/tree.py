@@ -40,6 +40,7 @@ def _only(default: Any) -> AfterValidator:
 Directory = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+RetryWait = Annotated[float, Field(ge=0, le=604_800)]
 Wire = Literal["openai", "anthropic", "litellm"]
 
 # Which endpoints a wire has, as they are named after /v1/ in the settings.
@@ -114,6 +115,22 @@ class PolicySettings(Section):
     dir: Directory = Path("policies")
     watch: bool = True
     default_plan: str = "free"
+
+
+# As Standard Webhooks proposes.
+STANDARD_WAITS_S = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+
+
+class AlertSettings(Section):
+    grant_expiring_days: Annotated[int, Field(ge=1, le=365)] = 7
+
+
+class WebhookSettings(Section):
+    """`retry_s` are the waits after each failed attempt; after the last of them a delivery is dead."""
+
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 15
+    retry_s: Annotated[list[RetryWait], Field(max_length=20)] = [*STANDARD_WAITS_S]
+    allow_private: bool = False
 
 
 class Upstream(Section):
@@ -197,6 +214,8 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     ledger: LedgerSettings = LedgerSettings()
     policies: PolicySettings = PolicySettings()
+    alerts: AlertSettings = AlertSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     upstreams: dict[str, Upstream] = Field(default_factory=dict)
     telemetry: TelemetrySettings = TelemetrySettings()
 

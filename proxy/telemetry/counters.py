@@ -84,7 +84,15 @@ METRICS: dict[str, Metric] = {
     "invariant_shards_busy": _gauge("Shards that stood never still enough to be compared with the ledger."),
     "drift_corrected": _counter("Counters put right after they had drifted from the record.", "invariant"),
     "shards_closed": _counter("Shards found older than the ledger, and closed to be rebuilt."),
+    "alerts_raised": _counter("Alerts raised.", "type"),
+    "webhook_deliveries": _counter(
+        "Attempts to deliver an alert, by how they ended: delivered, failed (to be tried again) or dead.",
+        "outcome",
+    ),
+    "webhook_queue_length": _gauge("Deliveries of alerts that are pending."),
+    "webhook_dead_letters": _gauge("Deliveries that were given up, and can be replayed."),
     "policy_reloads": _counter("Policy files read again.", "result"),
+    "policy_faults": _gauge("Faults of the policy files."),
 }
 
 _STATUS_CLASSES = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}

@@ -71,6 +71,7 @@ _SECRET_KEYS = frozenset(
 
 _LOOKS_SECRET: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"fg_(?:live|test)_[0-9A-Za-z_]+"), "fg_live_" + HIDDEN),
+    (re.compile(r"fga_(?:live|test)_[0-9A-Za-z_]+"), "fga_live_" + HIDDEN),
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;]+"), r"\1 " + HIDDEN),
     (re.compile(r"(?<![0-9A-Za-z])(?:sk|pk|rk|xai|gsk|whsec)[-_][0-9A-Za-z_-]{6,}"), "sk-" + HIDDEN),
     (re.compile(r"(?<![0-9A-Za-z])AIza[0-9A-Za-z_-]{20,}"), HIDDEN),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from proxy.domain.refusals import Refused
 from proxy.gateway.ports import Clock
@@ -39,11 +40,12 @@ class DataPlane:
         clock: Clock,
         fault: Fault,
         limits: Limits,
+        details: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._not_ready = not_ready
         self._fault = fault
         self._new_request_id = new_request_id
-        self._routes = Routes(journey, catalogue, self._missing, stored)
+        self._routes = Routes(journey, catalogue, self._missing, stored, details)
         self._listener = Listener(
             self._make_call,
             self._serve,
@@ -118,8 +120,9 @@ async def serve_data_plane(
     port: int = 0,
     reuse_port: bool = False,
     limits: Limits | None = None,
+    details: Callable[[], dict[str, Any]] = dict,
 ) -> DataPlane:
-    """Serves on `sock`, or on `host` and `port`. Raises OSError if it cannot be bound."""
+    """Serves on `sock`, or on `host` and `port`; `details` stand in `/readyz`. OSError if it cannot be bound."""
     plane = DataPlane(
         journey=journey,
         stored=stored,
@@ -129,6 +132,7 @@ async def serve_data_plane(
         clock=clock,
         fault=fault,
         limits=limits or Limits(),
+        details=details,
     )
     await plane.bind(sock, host, port, reuse_port)
     return plane

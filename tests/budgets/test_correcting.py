@@ -45,7 +45,7 @@ async def test_a_lost_counter_comes_back_with_its_expiry(books: Books, correctio
     await held_and_settled(books)
     assert await corrections.used(SHARD, NAME, "epoch-1", 1, None, 43)
     assert await books.redis.hgetall(KEYS.counter(NAME)) == {b"used": b"43", b"held": b"0"}
-    kept_us = 3999999974400000000 // 1000 + 36 * 86_400_000
+    kept_us = 3999999974400000000 // 1000 + 37 * 86_400_000
     assert await books.redis.pexpiretime(KEYS.counter(NAME)) == kept_us
     assert not await corrections.used(SHARD, NAME, "epoch-1", 1, None, 50)
 

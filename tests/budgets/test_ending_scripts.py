@@ -155,7 +155,7 @@ async def test_what_is_overdue_is_found_with_all_that_the_sweeper_needs(books: B
     await books.turn_clock(NOW_US + LEASE_US - 1)
     assert await books.budgets.overdue(SHARD, 10) == []
     await books.turn_clock(NOW_US + LEASE_US)
-    expected = OverdueReservation("req_1:1", SHARD, NOW_US, 4, (10,), b'{"model":"a|b"}')
+    expected = OverdueReservation("req_1:1", SHARD, NOW_US, 4, (10,), b'{"model":"a|b"}', (TOKENS.name,))
     assert await books.budgets.overdue(SHARD, 10) == [expected]
 
 

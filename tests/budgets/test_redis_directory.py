@@ -16,7 +16,8 @@ from proxy.budgets import keys
 from proxy.budgets.keys import ShardKeys
 from proxy.budgets.redis_directory import DirectoryProjector, RedisDirectory
 from proxy.budgets.store_client import connect
-from proxy.domain.identity import Identity
+from proxy.domain.grants import Grant
+from proxy.domain.identity import Identity, ScheduledPlan
 from proxy.domain.ids import shard_of
 from proxy.domain.policy import Model, Plan, Policy, Target
 from proxy.domain.policy_documents import policy_document
@@ -82,6 +83,22 @@ async def test_a_projected_secret_has_an_identity(directory, projector):
         revision=3,
         shard=SHARD,
     )
+
+
+async def test_what_a_customer_has_beside_its_plan_comes_along(directory, projector):
+    """Grants, overrides and a scheduled change are decided by at the next request, without another look-up."""
+    grant = {"id": "grt_1", "meter": "tokens", "amount": 500, "per": "customer", "budget_id": None, "priority": 7}
+    grant |= {"effective_at_us": 5, "expires_at_us": None, "created_at_us": 4}
+    doc = DOC | {
+        "grants": [grant],
+        "overrides": {"features": {"web_search": True}},
+        "scheduled": {"plan": "pro", "at_us": 9},
+    }
+    await project(projector, doc=doc)
+    identity = await directory.identity("d1")
+    assert identity.grants == (Grant("grt_1", "tokens", 500, "customer", None, 7, 5, None, 4),)
+    assert identity.overrides == {"features": {"web_search": True}}
+    assert identity.scheduled == ScheduledPlan("pro", 9)
 
 
 async def test_an_absent_secret_proves_nothing_until_the_directory_is_complete(directory, projector):

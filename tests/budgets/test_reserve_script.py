@@ -12,7 +12,7 @@ from proxy.budgets import scripts
 from proxy.budgets.keys import secret_field
 from proxy.budgets.scripts import StoreRefused
 from proxy.domain.policy import RateLimits
-from proxy.domain.reservations import Closed, Exceeded, Finished, Held, Limited, Stale, WindowPassed
+from proxy.domain.reservations import Balance, Closed, Exceeded, Finished, Held, Limited, Stale, WindowPassed
 
 HOUR_US = 3_600_000_000
 EXACT_MOST = 2**53 - 1
@@ -47,7 +47,8 @@ async def test_a_budget_admits_exactly_up_to_its_limit(
     """Zero overshoot is the promise; one off in either direction breaks it or starves the customer."""
     await books.redis.hset(KEYS.counter(counter().name), mapping={"used": used, "held": held})
     reply = await books.budgets.reserve(reservation("req_1:1", (counter(limit=100), asked)))
-    assert reply == (Held(NOW_US, 0, 0) if fits else Exceeded(NOW_US, ((used, held),)))
+    exceeded = Exceeded(NOW_US, (Balance(used, held, 0, 100 - used - held),))
+    assert reply == (Held(NOW_US, 0, 0) if fits else exceeded)
     assert await books.balance(counter()) == (used, held + asked * fits)
 
 
@@ -56,7 +57,7 @@ async def test_one_budget_that_does_not_fit_holds_nothing_anywhere(books: Books)
     tokens, requests, cost = counter("tokens", 100), counter("requests", 0), counter("cost_usd", 100)
     before = await books.everything()
     reply = await books.budgets.reserve(reservation("req_1:1", (tokens, 5), (requests, 1), (cost, 5)))
-    assert reply == Exceeded(NOW_US, ((0, 0), (0, 0), (0, 0)))
+    assert reply == Exceeded(NOW_US, (Balance(0, 0, 0, 100), Balance(0, 0, 0, 0), Balance(0, 0, 0, 100)))
     assert await books.everything() == before
 
 
@@ -65,7 +66,7 @@ async def test_counters_outlive_their_window_by_the_longest_late_settle_and_a_li
     day = counter("tokens", 100, NOW_US - HOUR_US, NOW_US + HOUR_US)
     lifetime = counter("requests", 100)
     await books.budgets.reserve(reservation("req_1:1", (day, 1), (lifetime, 1)))
-    kept_until_ms = (NOW_US + HOUR_US) // 1_000 + 35 * 86_400_000
+    kept_until_ms = (day.ends_us + day.ends_us - day.starts_us) // 1_000 + 35 * 86_400_000
     assert await books.redis.pexpiretime(KEYS.counter(day.name)) == kept_until_ms
     assert await books.redis.pexpiretime(KEYS.counter(lifetime.name)) == -1
 
@@ -192,7 +193,7 @@ async def test_a_spent_budget_is_told_before_a_rate_limit(books: Books) -> None:
     """402 wins over 429: waiting does not help somebody who has spent everything."""
     limits = RateLimits(requests_per_minute=1, tokens_per_minute=1, concurrent_requests=0)
     reply = await books.budgets.reserve(reservation("req_1:1", (counter(limit=0), 1), limits=limits))
-    assert reply == Exceeded(NOW_US, ((0, 0),))
+    assert reply == Exceeded(NOW_US, (Balance(0, 0, 0, 0),))
 
 
 async def test_a_hundred_places_go_to_a_hundred_of_three_hundred(books: Books) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from proxy.budgets.hot_connection import HotConnection
 from proxy.budgets.scripts import StoreRefused
 from proxy.budgets.top_ups import TOP_UP
-from proxy.domain.reservations import Closed, Counter, Exceeded, Hold, Lost, ToppedUp, TopUp
+from proxy.domain.reservations import Balance, Closed, Counter, Exceeded, Hold, Lost, ToppedUp, TopUp
 
 TOKENS, COST = counter("tokens", 100), counter("cost_usd", 100)
 
@@ -25,7 +25,9 @@ async def test_every_budget_is_raised_to_its_new_total(books: Books) -> None:
     """The balances, the reservation and its lease move in one moment, so that the books stay right."""
     await books.budgets.reserve(reservation("req_1:1", (TOKENS, 10), (COST, 20)))
     await books.turn_clock(NOW_US + 5)
-    assert await books.budgets.top_up(top_up((TOKENS, 60), (COST, 25), observed=8)) == ToppedUp(NOW_US + 5)
+    assert await books.budgets.top_up(top_up((TOKENS, 60), (COST, 25), observed=8)) == ToppedUp(
+        NOW_US + 5, (Hold(TOKENS, 60), Hold(COST, 25))
+    )
     assert (await books.balance(TOKENS), await books.balance(COST)) == ((0, 60), (0, 25))
     assert await books.redis.zscore(KEYS.leases, "req_1:1") == NOW_US + 5 + LEASE_US
     assert await books.redis.hget(KEYS.observed, "req_1:1") == b"8"
@@ -52,7 +54,7 @@ async def test_what_is_held_never_passes_a_limit(
     reply = await books.budgets.top_up(top_up((TOKENS, total), (COST, 5), observed=3))
     assert isinstance(reply, ToppedUp) is fits
     if not fits:
-        assert reply == Exceeded(NOW_US, ((used, held + 10), (0, 0)))
+        assert reply == Exceeded(NOW_US, (Balance(used, held + 10, 0, 90 - used - held), Balance(0, 0, 0, 100)))
         assert await books.everything() == before
 
 

@@ -137,8 +137,8 @@ class _Shard:
             self._held[ref] = amounts
         elif isinstance(reply, Exceeded):
             fits = [
-                u + h + a <= c.budget.limit
-                for (u, h), a, c in zip(reply.states, amounts, self._counters, strict=True)
+                state.used + state.held + a <= c.budget.limit
+                for state, a, c in zip(reply.states, amounts, self._counters, strict=True)
             ]
             if all(fits):
                 self.against.append(f"{ref} was refused and would have fitted")

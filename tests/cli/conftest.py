@@ -58,4 +58,6 @@ def furnished(run: Callable[..., Any]) -> Callable[..., Any]:
     run("customers", "create", "Acme Corp", "--id", "acme", "--plan", "starter")
     run("agents", "create-type", "Research Agent", "--id", "research", "--kind", "langgraph")
     run("agents", "create", "Scout", "--id", "scout", "--customer", "acme", "--type", "research")
+    run("webhooks", "create", "https://example.com/hooks", "--id", "home")
+    run("webhooks", "test", "home")
     return run

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from proxy.billing.ports import ChainHead
 from proxy.cli.root import app
+from proxy.domain.deeds import by_the_gate
+from proxy.domain.secrets import ADMIN_PREFIX, SECRET_RANDOM_BYTES, make_secret
 from proxy.gateway.ports import StoreAway
 from tests.doubles.admin import AdminPlane
 from tests.doubles.directory import usage_event
 
+# The second number that the plane gives out; the first is the secret's.
+FIRST_TOKEN = make_secret((2).to_bytes(7, "big") + bytes(SECRET_RANDOM_BYTES - 7), ADMIN_PREFIX)[0]
 Run = Callable[..., Any]
 
 OVER_THE_API = [
@@ -27,6 +33,19 @@ OVER_THE_API = [
     ("customers", "plan", "acme", "pro"),
     ("customers", "contacts", "acme"),
     ("customers", "add-contact", "acme", "Ada", "--email", "ada@acme.example"),
+    ("customers", "override", "acme", "overrides.json"),
+    ("subscriptions", "show", "acme"),
+    ("subscriptions", "start", "acme", "pro"),
+    ("subscriptions", "start", "acme", "pro", "--at-period-end"),
+    ("subscriptions", "anchor", "acme", "2026-12-01T00:00:00Z"),
+    ("subscriptions", "cancel", "acme"),
+    ("subscriptions", "keep", "acme"),
+    ("subscriptions", "history", "acme"),
+    ("grants", "create", "acme", "500000", "--reason", "sorry"),
+    ("grants", "create", "acme", "12.50", "--meter", "cost_usd"),
+    ("grants", "list", "acme", "--live"),
+    ("grants", "show", "acme", "pack-1"),
+    ("grants", "void", "acme", "pack-1"),
     ("agents", "create", "Scribe", "--customer", "acme", "--type", "research"),
     ("agents", "list"),
     ("agents", "list", "--customer", "acme"),
@@ -42,6 +61,22 @@ OVER_THE_API = [
     ("plans", "list"),
     ("plans", "show", "starter"),
     ("plans", "versions", "starter"),
+    ("plans", "diff"),
+    ("plans", "apply"),
+    ("plans", "export", "starter"),
+    ("plans", "adopt", "starter", "--to", "store"),
+    ("plans", "rollback", "pro", "1"),
+    ("tokens", "create", "ci", "--role", "operator"),
+    ("tokens", "list"),
+    ("tokens", "revoke", FIRST_TOKEN),
+    ("alerts", "list", "--customer", "acme"),
+    ("webhooks", "create", "https://example.com/hooks", "--event", "budget.exhausted"),
+    ("webhooks", "list"),
+    ("webhooks", "test", "home"),
+    ("webhooks", "deliveries", "--status", "dead"),
+    ("webhooks", "replay", "dlv_1"),
+    ("audit", "list"),
+    ("audit", "verify"),
     ("doctor",),
 ]
 
@@ -56,18 +91,28 @@ def verbs(command: Any, above: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
 
 def test_every_verb_is_tried_here() -> None:
     """A new verb that nobody runs is a verb that nobody knows to work."""
-    tried = {words[:2] for words in OVER_THE_API} | {("doctor",)}
+    tried = {words[:2] for words in OVER_THE_API} | {("doctor",), ("plans", "delete")}
     assert verbs(get_command(app)) - {("serve",), ("demo",), ("check",)} == tried
+
+
+def schedule_a_change(furnished: Run) -> None:
+    furnished("subscriptions", "start", "acme", "starter")
+    furnished("subscriptions", "start", "acme", "pro", "--at-period-end")
 
 
 @pytest.mark.parametrize("words", OVER_THE_API, ids=" ".join)
 def test_every_verb_works_and_prints_json_on_request(words: tuple[str, ...], furnished: Run) -> None:
     """Programs read JSON, people read tables; both from the same verb."""
     furnished("secrets", "create", "scout")
+    furnished("tokens", "create", "first", "--role", "owner")
+    furnished("grants", "create", "acme", "9", "--id", "pack-1")
+    Path("overrides.json").write_text('{"features": {"web_search": true}}')
+    schedule_a_change(furnished)
     furnished(*words)
     if words[1:2] == ("add-contact",):
         assert "ada" in json.loads(furnished("customers", "contacts", "acme", "--json").stdout)["data"][0]["email"]
 
+    schedule_a_change(furnished)
     answer = json.loads(furnished(*words, "--json").stdout)
 
     assert isinstance(answer, dict)
@@ -82,7 +127,23 @@ def test_every_verb_explains_itself(words: tuple[str, ...], run: Run) -> None:
     assert len(text.splitlines()) > 6
 
 
-@pytest.mark.parametrize("group", ["", "customers", "agents", "secrets", "usage", "plans"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        "",
+        "customers",
+        "subscriptions",
+        "grants",
+        "agents",
+        "secrets",
+        "usage",
+        "plans",
+        "tokens",
+        "audit",
+        "alerts",
+        "webhooks",
+    ],
+)
 def test_a_group_alone_shows_its_verbs(group: str, run: Run) -> None:
     """Whoever types a word to see what happens learns what can follow."""
     result = run(*filter(None, [group]), code=2)
@@ -126,6 +187,37 @@ def test_the_secret_alone_goes_to_stdout(furnished: Run) -> None:
 
     assert result.stdout == "fg_live_sec1_TheSecretItself\n"
     assert "shown this once" in result.stderr
+
+
+def test_the_token_alone_goes_to_stdout(run: Run, plane: AdminPlane) -> None:
+    """So that a shell can put it into a file, and nothing else with it."""
+    result = run("tokens", "create", "prometheus", "--role", "read-only", "--expires-at", "2027-01-01T00:00:00Z")
+
+    (made,) = plane.tokens.kept.values()
+    assert result.stdout.startswith(f"fga_live_{made.id}_")
+    assert result.stdout.count("\n") == 1
+    assert (made.name, made.role, str(made.expires_at)) == ("prometheus", "read-only", "2027-01-01 00:00:00+00:00")
+    assert result.stdout.strip() not in run("tokens", "list").output
+
+
+def test_the_audit_log_is_shown_and_verified(run: Run, plane: AdminPlane) -> None:
+    """Whoever reads it asks who, what and from what to what; a broken chain is exit code 1."""
+    plane.audit_log.written.append(by_the_gate("policy files"))
+    listed = run("audit", "list", "--resource", "customer/acme", "--actor", "system", "--outcome", "done").stdout
+    assert "policy files (system, system)" in listed
+    assert "All 1 entries are as they were written. The head is 1:" in run("audit", "verify").stdout
+    assert plane.audit_log.asked == {
+        "resource_kind": "customer",
+        "resource_id": "acme",
+        "actor": "system",
+        "outcome": "done",
+    }
+
+    plane.audit_log.fault = "Entry 1 is not what was written."
+    told = run("audit", "verify", "--anchor", f"1:{'0' * 64}", code=1).stdout
+    assert told.startswith("Entry 1 is not what was written. The 1 entries before it")
+    assert plane.audit_log.anchor == ChainHead(1, "0" * 64)
+    run("audit", "verify", "--anchor", "nonsense", code=2)
 
 
 def test_options_reach_the_gate(furnished: Run, plane: AdminPlane) -> None:
@@ -238,3 +330,13 @@ def test_version_says_which() -> None:
 
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"faregate {__version__}\n")
+
+
+def test_a_new_webhook_secret_alone_goes_to_stdout(run: Run) -> None:
+    """A shell can take it, and nothing else comes along."""
+    made = run("webhooks", "create", "https://example.com/hooks", "--id", "home")
+
+    assert made.stdout.startswith("whsec_")
+    assert len(made.stdout.splitlines()) == 1
+    assert "home" in made.stderr
+    assert "whsec_" not in run("webhooks", "list", "--json").stdout

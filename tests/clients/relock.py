@@ -19,7 +19,7 @@ def run(command: str, *more: str, where: Path) -> None:
 
 
 def main() -> None:
-    for name in ("python", "litellm"):
+    for name in ("python", "litellm", "schemathesis"):
         run(COMPILE, f"{name}.in", "-o", f"{name}.lock", where=HERE)
     wanted = [f"{name}@latest" for name in json.loads((NODE / "package.json").read_text())["dependencies"]]
     install = "npm install --package-lock-only --save-exact --omit-lockfile-registry-resolved --no-audit --no-fund"

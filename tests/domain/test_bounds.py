@@ -88,4 +88,4 @@ def test_no_usage_within_its_bounds_costs_more_than_the_bound(
 
 
 def test_the_first_budget_exceeded_is_the_one_named_and_equality_is_allowed() -> None:
-    assert first_exceeded([10, 10], [100, 50], [(90, 0), (30, 11)]) == 1
+    assert first_exceeded([10, 10], [10, 9]) == 1

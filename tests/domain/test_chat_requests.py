@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.domain.asks import Ask
+from proxy.domain.asks import Ask, Extra
 from proxy.domain.attribution import looks_personal
 from proxy.domain.chat_requests import FIELDS, IMAGE_TOKENS, read_chat
 from proxy.domain.refusals import Refusal, Refused
@@ -87,8 +87,8 @@ def test_a_plain_request_is_understood() -> None:
         ({"tools": [TOOL] * 513}, "tools", "512"),
         ({"functions": "f"}, "functions", "an array"),
         ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias", "1024"),
-        ({"web_search_options": {}}, "web_search_options", "cost more"),
-        ({"service_tier": "priority"}, "service_tier", '"auto" or "default"'),
+        ({"web_search_options": True}, "web_search_options", "an object"),
+        ({"service_tier": 7}, "service_tier", "a string"),
         ({"store": True}, "store", "false"),
         ({"store": 0}, "store", "false"),
         ({"modalities": ["text", "audio"]}, "modalities", '["text"]'),
@@ -127,6 +127,8 @@ def test_null_counts_as_absent(name: str) -> None:
         {"store": False},
         {"service_tier": "auto"},
         {"service_tier": "default"},
+        {"service_tier": "flex"},
+        {"web_search_options": None},
         {"modalities": ["text"]},
         {"best_of": 1},
         {"audio": None},
@@ -134,7 +136,21 @@ def test_null_counts_as_absent(name: str) -> None:
 )
 def test_what_costs_extra_passes_at_its_harmless_value(body: dict[str, Any]) -> None:
     """Frameworks write defaults out; refusing those would refuse the framework."""
-    assert read(body).unknown_fields == ()
+    assert (read(body).unknown_fields, read(body).extras) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("body", "extra"),
+    [
+        ({"service_tier": "priority"}, Extra("service_tier", "priority_tier")),
+        ({"service_tier": "scale"}, Extra("service_tier", "priority_tier")),
+        ({"web_search_options": {}}, Extra("web_search_options", "web_search", 1)),
+        ({"web_search_options": {"search_context_size": "high"}}, Extra("web_search_options", "web_search", 1)),
+    ],
+)
+def test_what_a_plan_can_allow_is_named_with_its_feature(body: dict[str, Any], extra: Extra) -> None:
+    """The same words for the same thing as on the other wires; admission asks the plan for them."""
+    assert read(body).extras == (extra,)
 
 
 @pytest.mark.parametrize("kind", ["input_audio", "file", "video_url", None])
@@ -144,14 +160,21 @@ def test_a_part_that_cannot_be_bounded_is_refused(kind: str | None) -> None:
     assert refused.param == "messages.0.content.0.type"
 
 
-@pytest.mark.parametrize(
-    "url", ["https://example.com/a.png", "http://169.254.169.254/", "file:///etc/passwd", "data:text/html,x"]
-)
-def test_remote_images_are_refused(url: str) -> None:
-    """LiteLLM would fetch them from inside, and their size is unknown."""
+@pytest.mark.parametrize("detail", ["low", "high", "auto"])
+def test_a_remote_image_needs_the_plans_word_and_counts_its_worst_case(detail: str) -> None:
+    """Nobody here has seen how large it is."""
+    part = {"type": "image_url", "image_url": {"url": "HTTPS://example.com/a.png", "detail": detail}}
+    ask = read(messages=[HELLO, {"role": "user", "content": [{"type": "text", "text": "what?"}, part, part]}])
+    assert ask.extras == (Extra("messages.1.content.1.image_url.url", "remote_images"),)
+    assert ask.input_bound >= 2 * IMAGE_TOKENS["high"]
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "data:text/html,x", "ftp://example.com/a.png", "a.png", ""])
+def test_an_image_that_is_neither_sent_along_nor_on_the_web_is_refused(url: str) -> None:
+    """A provider might look for it where nobody else may."""
     refused = refusal(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}])
     assert refused.param == "messages.0.content.0.image_url.url"
-    assert url not in refused.message
+    assert not url or url not in refused.message
 
 
 def test_an_image_counts_its_worst_case_and_not_its_bytes() -> None:

@@ -145,9 +145,18 @@ def test_what_fills_the_cache_and_writes_nothing_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("body", "extra"),
     [
-        ({"tools": [{"type": "web_search_20260318", "name": "web_search"}]}, Extra("tools.0", "web_search")),
-        ({"tools": [TOOL, {"type": "web_search_20250305", "max_uses": 5}]}, Extra("tools.1", "web_search", 5)),
-        ({"tools": [{"type": "web_fetch_20250910", "max_uses": 2}]}, Extra("tools.0", "web_fetch", 2)),
+        (
+            {"tools": [{"type": "web_search_20260318", "name": "web_search"}]},
+            Extra("tools.0", "web_search", None, "tools.0.max_uses"),
+        ),
+        (
+            {"tools": [TOOL, {"type": "web_search_20250305", "max_uses": 5}]},
+            Extra("tools.1", "web_search", 5, "tools.1.max_uses"),
+        ),
+        (
+            {"tools": [{"type": "web_fetch_20250910", "max_uses": 2}]},
+            Extra("tools.0", "web_fetch", 2, "tools.0.max_uses"),
+        ),
         ({"tools": [{"type": "code_execution_20250825"}]}, Extra("tools.0", "code_interpreter")),
         ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]}, Extra("tools.0", "mcp")),
         ({"mcp_servers": [{"type": "url", "url": "https://x"}]}, Extra("mcp_servers.0", "mcp")),
@@ -169,21 +178,17 @@ def test_what_fills_the_cache_and_writes_nothing_is_allowed() -> None:
                 },
                 role="system",
             ),
-            Extra("messages.0.content.0.tool.definition", "web_search"),
+            Extra(
+                "messages.0.content.0.tool.definition",
+                "web_search",
+                limited_by="messages.0.content.0.tool.definition.max_uses",
+            ),
         ),
     ],
 )
 def test_what_may_cost_extra_is_named_with_its_feature(body: dict[str, Any], extra: Extra) -> None:
     """Admission asks the plan for the feature; what nobody has named is paid by the operator."""
     assert extra in read(body).extras
-
-
-def test_what_the_provider_runs_may_fill_the_context_once_for_every_use() -> None:
-    """Each turn of the provider's own loop reads all that was found before."""
-    searching = {"type": "web_search_20260318", "name": "web_search"}
-    assert read(tools=[TOOL]).inputs == 1
-    assert (read(tools=[{**searching, "max_uses": 3}]).inputs, read(tools=[searching]).inputs) == (4, 10)
-    assert read(tools=[searching]).input_bound >= UNBOUNDED
 
 
 @pytest.mark.parametrize("block", [PDF, {"type": "from_next_year", "x": 1}])

@@ -14,7 +14,7 @@ from proxy.domain.policy_documents import (
 )
 from proxy.domain.pricing import Price
 
-PRICE = Price(150_000, 600_000, 75_000, 1, 2, 3, 4, "models.toml", 5)
+PRICE = Price(150_000, 600_000, 75_000, 1, 2, 3, 4, "models.toml", 5, {"web_search": 6, "mcp": 0})
 TARGETS = (Target("openai", "gpt-4o-mini-2024"), Target("azure", "mini"))
 MODEL = Model("gpt-4o-mini", TARGETS, 16_384, 128_000, "max_tokens", ("claude",), PRICE)
 PLAN = Plan(

@@ -187,10 +187,10 @@ TOOLS = [
 def test_tools_that_the_provider_runs_need_the_plans_word(tool: dict[str, Any], feature: str) -> None:
     """They cost what no token count tells; so do those that come among the items."""
     own = {"type": "function", "name": "f"}
-    assert read(tools=[own, tool], max_tool_calls=3).extras == (Extra("tools.1", feature, 3),)
+    assert read(tools=[own, tool], max_tool_calls=3).extras == (Extra("tools.1", feature, 3, "max_tool_calls"),)
     for kind in ("additional_tools", "tool_search_output"):
         items = [{"type": kind, "role": "developer", "tools": [tool]}]
-        assert read(input=items).extras == (Extra("input.0.tools.0", feature),)
+        assert read(input=items).extras == (Extra("input.0.tools.0", feature, None, "max_tool_calls"),)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.domain import secrets
 from proxy.domain.secrets import SECRET_PATTERN, SECRET_RANDOM_BYTES, digest, make_secret, well_formed
 
 randomness = st.binary(min_size=SECRET_RANDOM_BYTES, max_size=SECRET_RANDOM_BYTES)
@@ -82,3 +83,16 @@ def test_a_secret_is_not_made_of_less_randomness() -> None:
     """A caller that passes too little must hear of it."""
     with pytest.raises(ValueError, match="27 random bytes"):
         make_secret(b"short")
+
+
+def test_an_admin_token_is_made_alike_and_is_no_agent_secret() -> None:
+    """A scanner tells them apart, and neither opens the other's door."""
+    id, text = secrets.make_secret(bytes(range(secrets.SECRET_RANDOM_BYTES)), secrets.ADMIN_PREFIX)
+
+    assert text.startswith(f"fga_live_{id}_")
+    assert re.fullmatch(secrets.ADMIN_TOKEN_PATTERN, text)
+    assert secrets.well_formed_admin_token(text)
+    assert not secrets.well_formed(text)
+    assert not re.search(secrets.SECRET_PATTERN, text)
+    assert not secrets.well_formed_admin_token(text[:-1] + ("0" if text[-1] != "0" else "1"))
+    assert not secrets.well_formed_admin_token(secrets.make_secret(bytes(secrets.SECRET_RANDOM_BYTES))[1])

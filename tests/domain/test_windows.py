@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.domain.windows import Duration, check_window, parse_duration, window_at
+from proxy.domain.windows import Duration, calendar_anchor_us, check_window, parse_duration, window_at
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ZONES = [
@@ -194,3 +194,52 @@ def test_a_window_that_is_not_understood_says_that_lifetime_is() -> None:
     check_window("P1M")
     with pytest.raises(ValueError, match="lifetime"):
         check_window("monthly")
+
+
+def calendar(window: str, zone: str, now: str) -> tuple[str, str]:
+    where = ZoneInfo(zone)
+    now_us = round(datetime.fromisoformat(now).replace(tzinfo=where).timestamp() * 1_000_000)
+    starts, ends = window_at(window, calendar_anchor_us(window, where), where, now_us)
+    assert ends is not None
+    shown = [
+        datetime.fromtimestamp(at / 1_000_000, where).isoformat(timespec="minutes")[:16] for at in (starts, ends)
+    ]
+    return shown[0], shown[1]
+
+
+@pytest.mark.parametrize(
+    ("window", "zone", "now", "starts", "ends"),
+    [
+        ("P1D", "Europe/Berlin", "2026-03-29T12:00", "2026-03-29T00:00", "2026-03-30T00:00"),
+        ("P1D", "Europe/Berlin", "2026-10-25T23:30", "2026-10-25T00:00", "2026-10-26T00:00"),
+        ("P1D", "America/New_York", "2026-11-01T00:00", "2026-11-01T00:00", "2026-11-02T00:00"),
+        ("P1W", "Asia/Tokyo", "2026-11-22T23:59", "2026-11-16T00:00", "2026-11-23T00:00"),
+        ("P1W", "Asia/Tokyo", "2026-11-23T00:00", "2026-11-23T00:00", "2026-11-30T00:00"),
+        ("P1M", "Europe/Berlin", "2026-03-31T23:59", "2026-03-01T00:00", "2026-04-01T00:00"),
+        ("P3M", "UTC", "2026-05-20T00:00", "2026-04-01T00:00", "2026-07-01T00:00"),
+        ("P1Y", "Pacific/Auckland", "2026-06-01T00:00", "2026-01-01T00:00", "2027-01-01T00:00"),
+        ("P2W", "UTC", "2026-11-20T00:00", "2026-11-09T00:00", "2026-11-23T00:00"),
+        ("PT6H", "UTC", "2026-11-20T13:00", "2026-11-20T12:00", "2026-11-20T18:00"),
+        ("P1M", "Africa/Cairo", "2014-05-15T12:00", "2014-05-01T00:00", "2014-06-01T00:00"),
+    ],
+)
+def test_calendar_windows_begin_where_the_calendar_does(
+    window: str, zone: str, now: str, starts: str, ends: str
+) -> None:
+    """ "From the first" is what people mean by a month; the clocks' changes move no boundary."""
+    assert calendar(window, zone, now) == (starts, ends)
+
+
+@given(
+    st.sampled_from(["P1D", "P7D", "P1W", "P2W", "P1M", "P3M", "P1Y", "PT5H"]),
+    st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Apia"]),
+    st.integers(1_500_000_000, 2_200_000_000),
+)
+def test_calendar_windows_hold_the_present_and_follow_each_other(window: str, zone: str, now_s: int) -> None:
+    where = ZoneInfo(zone)
+    anchor = calendar_anchor_us(window, where)
+    starts, ends = window_at(window, anchor, where, now_s * 1_000_000)
+    assert ends is not None
+    assert starts <= now_s * 1_000_000 < ends
+    assert window_at(window, anchor, where, ends)[0] == ends
+    assert window_at(window, anchor, where, starts - 1)[1] == starts

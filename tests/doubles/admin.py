@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from proxy.billing.ports import NotFound
+from proxy.domain.accounts import Customer, IssuedGrant
+from proxy.domain.deeds import Role
+from proxy.domain.secrets import (
+    ADMIN_PREFIX,
+    SECRET_RANDOM_BYTES,
+    digest,
+    make_secret,
+    well_formed_admin_token,
+)
+from proxy.policy_files import read_overrides
 from proxy.web.admin import AdminDeps, AdminRunner, admin_app, token_digest
+from proxy.webhooks.addresses import url_fault
+from proxy.webhooks.signing import secret_of
+from tests.doubles.admin_ports import MemoryAdminTokens, MemoryAuditLog, MemoryIdempotency
+from tests.doubles.alerts import MemoryAlerts, MemoryWebhooks
 from tests.doubles.directory import NOW, MemoryAccounts, MemoryPlans, MemoryReports
+from tests.doubles.plan_edits import MemoryPlanEdits
+from tests.doubles.terms import MemoryGrants, MemorySubscriptions
 
 TOKEN = "an-admin-token-of-the-tests"
 DIGEST = "d1" * 32
+PEPPER = b"the-pepper-of-the-tests"
 
 
 class AdminPlane:
@@ -20,6 +38,11 @@ class AdminPlane:
 
     def __init__(self) -> None:
         self.accounts, self.plans, self.reports = MemoryAccounts(), MemoryPlans(), MemoryReports()
+        self.plan_edits = MemoryPlanEdits(self.plans)
+        self.subscriptions, self.grants = MemorySubscriptions(self.accounts), MemoryGrants(self.accounts)
+        self.balances: dict[str, Any] | None = {}
+        self.tokens, self.audit_log, self.idempotency = MemoryAdminTokens(), MemoryAuditLog(), MemoryIdempotency()
+        self.alerts, self.webhooks = MemoryAlerts(), MemoryWebhooks()
         self.invariants_ok = True
         self.fault: Exception | None = None
         self.invariants_fault: Exception | None = None
@@ -31,8 +54,13 @@ class AdminPlane:
         return AdminDeps(
             accounts=self.accounts,
             plans=self.plans,
+            plan_edits=self.plan_edits,
             reports=self.reports,
+            subscriptions=self.subscriptions,
+            grants=self.grants,
             entitlements=self._entitlements,
+            read_overrides=self._read_overrides,
+            grant_balances=self._grant_balances,
             invariants=self._invariants,
             health=self._health,
             metrics=self._metrics,
@@ -40,7 +68,22 @@ class AdminPlane:
             now=lambda: NOW,
             default_plan="starter",
             token_digest=token_digest(TOKEN),
+            tokens=self.tokens,
+            audit_log=self.audit_log,
+            idempotency=self.idempotency,
+            make_token=self._make_token,
+            digest_of=lambda text: digest(PEPPER, text) if well_formed_admin_token(text) else None,
+            alerts=self.alerts,
+            webhooks=self.webhooks,
+            webhook_secret=lambda endpoint: secret_of(PEPPER, endpoint.id, endpoint.salt),
+            webhook_url_fault=lambda url: url_fault(url, allow_private=False),
         )
+
+    async def token(self, role: Role, name: str = "") -> str:
+        """A token of that role, made directly."""
+        id, text, kept = self._make_token()
+        await self.tokens.create(id, name or f"the {role}", role, kept, None)
+        return text
 
     async def start(self) -> AdminPlane:
         self._runner = AdminRunner(admin_app(self.deps()), shutdown_timeout=1.0)
@@ -75,6 +118,13 @@ class AdminPlane:
         plan = {"plan": "starter", "plan_version": 2, "models": ["gpt-4o-mini"], "features": {"priority": False}}
         return {"customer_id": customer_id, **plan, "budgets": [budget]}
 
+    async def _read_overrides(self, customer: Customer, document: Mapping[str, Any]) -> Any:
+        plan = await self.plans.plan(customer.plan)
+        return read_overrides(document, plan, ("gpt-4o-mini", "gpt-4o"), customer.overrides)
+
+    async def _grant_balances(self, customer_id: str, grants: Sequence[IssuedGrant]) -> Any:
+        return self.balances
+
     async def _invariants(self) -> dict[str, Any]:
         if self.invariants_fault:
             raise self.invariants_fault
@@ -94,3 +144,8 @@ class AdminPlane:
     def _make_secret(self) -> tuple[str, str, str]:
         number = next(self._numbers)
         return f"sec{number}", f"fg_live_sec{number}_TheSecretItself", DIGEST
+
+    def _make_token(self) -> tuple[str, str, str]:
+        randomness = next(self._numbers).to_bytes(7, "big") + bytes(SECRET_RANDOM_BYTES - 7)
+        id, text = make_secret(randomness, ADMIN_PREFIX)
+        return id, text, digest(PEPPER, text)

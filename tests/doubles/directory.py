@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from proxy.billing.ports import AlreadyExists, BadCursor, NotFound, NotProjected, Page
+from proxy.billing.ports import AlreadyExists, BadCursor, NotFound, NotProjected, Page, PlanOwner, PlanVersion
 from proxy.domain.accounts import Agent, AgentSecret, AgentType, Contact, Customer
+from proxy.domain.deeds import Deed, by_the_gate
 from proxy.domain.policy import Budget, Plan, RateLimits
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -22,6 +24,12 @@ class MemoryAccounts:
             kind: {} for kind in ("customer", "contact", "agent type", "agent", "secret")
         }
         self.away = False
+        self.deed = by_the_gate("tests")
+
+    def by(self, deed: Deed) -> MemoryAccounts:
+        bound = copy.copy(self)
+        bound.deed = deed
+        return bound
 
     def _add(self, kind: str, made: Any) -> Any:
         if made.id in self.kept[kind]:
@@ -47,6 +55,7 @@ class MemoryAccounts:
         return self._add("customer", Customer(**self._with_id("customer", fields)))
 
     async def change_customer(self, id: str, changes: Mapping[str, Any]) -> Customer:
+        self.deed.require(self._get("customer", id))
         changed = replace(self._get("customer", id), **changes)
         self.kept["customer"][id] = changed
         self._project()
@@ -103,6 +112,7 @@ class MemoryAccounts:
         self._get("agent", agent_id)
         if self._get("secret", secret_id).agent_id != agent_id:
             raise NotFound("secret", secret_id)
+        self.deed.require(self._get("secret", secret_id))
         self.kept["secret"][secret_id] = replace(self.kept["secret"][secret_id], revoked_at=NOW)
         self._project()
 
@@ -124,6 +134,8 @@ class MemoryPlans:
             ),
             "pro": Plan("pro", "Pro", 1, None),
         }
+        self.owned = {"starter": PlanOwner("files", "plans/starter.toml"), "pro": PlanOwner("store", None)}
+        self.past: dict[str, list[Plan]] = {}
 
     async def plans(self) -> Sequence[Plan]:
         return list(self.held.values())
@@ -133,12 +145,16 @@ class MemoryPlans:
             raise NotFound("plan", id)
         return self.held[id]
 
-    async def versions(self, id: str) -> Sequence[Mapping[str, Any]]:
-        newest = (await self.plan(id)).version
-        return [
-            {"version": version, "applied_at": NOW, "document": {"id": id, "version": version}}
-            for version in range(newest, 0, -1)
+    async def owners(self) -> Mapping[str, PlanOwner]:
+        return self.owned
+
+    async def versions(self, id: str) -> Sequence[PlanVersion]:
+        newest = await self.plan(id)
+        past = self.past.get(id) or [
+            replace(newest, version=version, name=f"{newest.name} {version}")
+            for version in range(1, newest.version)
         ]
+        return [PlanVersion(plan, "2026-11-20T00:00:00Z", "files", "") for plan in reversed([*past, newest])]
 
 
 class MemoryReports:
@@ -162,7 +178,7 @@ class MemoryReports:
     async def denials(self, filters: Mapping[str, Any], limit: int, cursor: str | None) -> Page[Mapping[str, Any]]:
         self.asked.append(("denials", dict(filters)))
         row = {"minute": NOW, "customer_id": "acme", "agent_id": "scout", "model": "gpt-4o-mini"}
-        return page([{**row, "reason": "budget", "count": 4}], limit, cursor)
+        return page([{**row, "reason": "budget", "shadow": False, "count": 4}], limit, cursor)
 
 
 def usage_event(number: int) -> dict[str, Any]:

@@ -59,7 +59,7 @@ async def test_every_invariant_holds_after_calls_of_every_kind(gate: Gate) -> No
     await gate.events(4)
     report = await gate.admin("GET", "/invariants")
     assert report["ok"], report
-    assert [check["id"] for check in report["checks"]] == ["I1", "I2", "I3", "I4", "I5", "I6", "I7"]
+    assert [check["id"] for check in report["checks"]] == ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "audit_log"]
     async with Redis.from_url(f"unix://{gate.folder}/var/store/valkey.sock") as store:
         [counter] = [key async for key in store.scan_iter("faregate:{s*}:b:acme/*/tokens/*")]
         await store.hincrby(counter, "used", 200_000)

@@ -143,7 +143,8 @@ async def test_who_waited_too_long_or_finds_no_room_is_told_when_to_come_again(h
     events = await gate.events(3, customer_id="unlucky")
     [turned_away] = [event for event in events if event["status"] == "failed"]
     assert (turned_away["error_type"], turned_away["usage_source"]) == ("upstream_saturated", "none")
-    assert turned_away["queued_ms"] >= 3000
+    # The loop's timers are as fine as its clock, a millisecond.
+    assert turned_away["queued_ms"] >= 2999
     assert (await nothing_held(gate, "unlucky"))["requests"]["used"] == 2
     await assert_sound(gate)
 

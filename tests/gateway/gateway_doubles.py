@@ -13,6 +13,8 @@ from proxy.domain.identity import Identity
 from proxy.domain.policy import Budget, Model, Plan, Policy, Target
 from proxy.domain.pricing import Price
 from proxy.domain.reservations import (
+    Balance,
+    Exceeded,
     Held,
     Reservation,
     ReserveReply,
@@ -38,6 +40,11 @@ PEPPER = b"pepper of the tests"
 SECRET = make_secret(bytes(range(27)))[1]
 NOW_US = 1_790_000_000_000_000
 PRICE = Price(input=150_000, output=600_000, version="test")
+
+
+def exceeded(left: int, limit: int = 10_000) -> Exceeded:
+    """The only budget has that much left."""
+    return Exceeded(NOW_US, (Balance(limit - left, 0, 0, left),))
 
 
 def model(id: str, **more: Any) -> Model:
@@ -116,7 +123,7 @@ class FakeBudgets:
 
     async def top_up(self, top_up: TopUp) -> TopUpReply:
         self.topped_up.append(top_up)
-        reply = self.top_up_replies.pop(0) if self.top_up_replies else ToppedUp(NOW_US)
+        reply = self.top_up_replies.pop(0) if self.top_up_replies else ToppedUp(NOW_US, top_up.holds)
         if isinstance(reply, Exception):
             raise reply
         return reply

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.domain.policy import Budget, RateLimits, Target
 from proxy.domain.refusals import Refusal, Refused
-from proxy.domain.reservations import Exceeded, Stale
+from proxy.domain.reservations import Stale
 from proxy.gateway import retries
 from proxy.gateway.journey import serve
 from proxy.gateway.ports import UpstreamFailed
@@ -281,7 +281,7 @@ async def test_a_retry_that_the_budget_refuses_leaves_the_upstreams_error(
     """The customer was admitted; that somebody else has spent the rest meanwhile is not why it failed."""
     doubles.retries["up"] = RetryRule(1, 20)
     doubles.provider.answers = [failure(503)]
-    doubles.budgets.replies = [given.Held(given.NOW_US, 0, 0), Exceeded(given.NOW_US, ((9_999, 0),))]
+    doubles.budgets.replies = [given.Held(given.NOW_US, 0, 0), given.exceeded(left=1)]
     refusal = await refusal_of(ask(max_tokens=100), doubles)
     assert (refusal.status, "skipped" in refusal.message) == (503, False)
     assert len(doubles.provider.sent) == 1
@@ -403,7 +403,7 @@ async def test_a_probe_that_tells_nothing_leaves_room_for_the_next(
     doubles.clock.us += 5 * S
     call = ask(max_tokens=100)
     if ending == "refused by the budget":
-        doubles.budgets.replies = [Exceeded(given.NOW_US, ((9_999, 0),))]
+        doubles.budgets.replies = [given.exceeded(left=1)]
     elif ending == "client gone before":
         call.gone = True
     elif ending == "client gone":

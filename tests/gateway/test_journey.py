@@ -11,7 +11,7 @@ import pytest
 
 from proxy.domain.policy import Budget, RateLimits
 from proxy.domain.refusals import Refusal, Refused
-from proxy.domain.reservations import Closed, Exceeded, Full, Held, Limited, Stale, WindowPassed
+from proxy.domain.reservations import Closed, Full, Held, Limited, Stale, WindowPassed
 from proxy.domain.usage import Usage
 from proxy.gateway.journey import serve
 from proxy.gateway.ports import StoreAway, UpstreamFailed
@@ -89,6 +89,17 @@ async def test_what_was_remembered_is_read_again_when_the_script_says_stale(
     assert doubles.budgets.events()[-1]["plan_version"] == 2
 
 
+async def test_a_request_is_decided_by_one_version_whole(doubles: given.Doubles, ask: Ask) -> None:
+    """What the old version's budget could afford is no limit under the new one."""
+    doubles.directory.now = given.policy(1)
+    await serve(ask(), doubles.house)
+    doubles.directory.now = given.policy(2, plans=[given.plan(version=2, default_max_output_tokens=700)])
+    doubles.budgets.replies = [given.exceeded(left=300), Stale("policy")]
+    await serve(ask(), doubles.house)
+    assert doubles.provider.sent[-1].output_limit == 700
+    assert doubles.budgets.events()[-1]["plan_version"] == 2
+
+
 async def test_a_revoked_secret_is_refused_after_a_stale(doubles: given.Doubles, ask: Ask) -> None:
     await serve(ask(), doubles.house)
     doubles.directory.who = None
@@ -116,7 +127,7 @@ async def test_a_suspended_customer_is_told_so_before_the_body_is_looked_at(
 
 REFUSALS = [
     # what the script answers                    status  code                     reserves tried
-    (Exceeded(given.NOW_US, ((9_999, 0),)), 402, "insufficient_quota", 1),
+    (given.exceeded(left=1), 402, "insufficient_quota", 1),
     (Limited(given.NOW_US, "requests", 1_500_000), 429, "rate_limit_exceeded", 1),
     (Limited(given.NOW_US, "concurrent_requests", 0), 429, "rate_limit_exceeded", 1),
     (Closed(), 503, "gate_unavailable", 1),
@@ -146,7 +157,7 @@ async def test_a_reserve_without_a_reply_is_withdrawn(doubles: given.Doubles, as
 
 
 async def test_a_default_is_lowered_to_what_is_affordable(doubles: given.Doubles, ask: Ask) -> None:
-    doubles.budgets.replies = [Exceeded(given.NOW_US, ((9_800, 0),))]
+    doubles.budgets.replies = [given.exceeded(left=200)]
     await serve(ask(), doubles.house)
     bound = doubles.provider.sent[0].ask.input_bound
     assert doubles.provider.sent[0].output_limit == 200 - bound
@@ -156,7 +167,7 @@ async def test_a_default_is_lowered_to_what_is_affordable(doubles: given.Doubles
 async def test_a_limit_that_the_client_set_is_refused_with_what_would_be_affordable(
     doubles: given.Doubles, ask: Ask
 ) -> None:
-    doubles.budgets.replies = [Exceeded(given.NOW_US, ((9_800, 0),))]
+    doubles.budgets.replies = [given.exceeded(left=200)]
     refusal = await refusal_of(ask(max_tokens=4096), doubles)
     assert refusal.budget is not None
     assert refusal.budget.can_afford == 200 - (refusal.budget.asked - 4096)
@@ -165,7 +176,7 @@ async def test_a_limit_that_the_client_set_is_refused_with_what_would_be_afforda
 
 async def test_a_clamping_plan_sends_the_smaller_limit(doubles: given.Doubles, ask: Ask) -> None:
     doubles.directory.now = given.policy(plans=[given.plan(on_exceed="clamp")])
-    doubles.budgets.replies = [Exceeded(given.NOW_US, ((9_800, 0),))]
+    doubles.budgets.replies = [given.exceeded(left=200)]
     await serve(ask(max_tokens=4096), doubles.house)
     assert doubles.provider.sent[0].output_limit < 200
 
@@ -200,7 +211,7 @@ async def test_a_budget_that_bytes_would_exceed_is_asked_again_with_the_tokens(
     doubles: given.Doubles, ask: Ask
 ) -> None:
     doubles.tokenizers.counts = 300
-    doubles.budgets.replies = [Exceeded(given.NOW_US, ((9_500, 0),))]
+    doubles.budgets.replies = [given.exceeded(left=500)]
     await serve(ask(messages=[{"role": "user", "content": "x" * 400}], max_tokens=100), doubles.house)
     assert [r.holds[0].amount for r in doubles.budgets.reserved] == [536, 400]
 

@@ -7,7 +7,7 @@ import orjson
 from proxy.domain.pricing import Price
 from proxy.gateway.records import _price, _price_list
 
-PRICE = Price(1, 2, 3, 4, 5, 6, 7, "v", 8)
+PRICE = Price(1, 2, 3, 4, 5, 6, 7, "v", 8, {"web_search": 9})
 
 
 def test_a_price_comes_back_whole() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.domain.policy import Budget, RateLimits
 from proxy.domain.refusals import Refused
-from proxy.domain.reservations import Closed, Exceeded, Lost, ToppedUp
+from proxy.domain.reservations import Balance, Closed, Exceeded, Lost, ToppedUp
 from proxy.domain.usage import Usage
 from proxy.gateway.journey import serve
 from proxy.gateway.ports import StoreAway
@@ -82,7 +82,7 @@ async def test_more_is_held_before_the_output_reaches_what_is_held(rolling: give
     async def top_up(asked: Any) -> Any:
         held.append(asked.holds[0].amount - bound_of(rolling))
         ahead.append(held[-2] - asked.observed_output_tokens)
-        return ToppedUp(given.NOW_US)
+        return ToppedUp(given.NOW_US, asked.holds)
 
     rolling.budgets.top_up = top_up  # type: ignore[method-assign]
     await serve(call, rolling.house)
@@ -152,7 +152,7 @@ async def test_a_spent_budget_ends_the_stream_in_its_own_wire(rolling: given.Dou
 def refused_with(doubles: given.Doubles, output: int, own: int = 0) -> Exceeded:
     """Others leave room for that much output of this stream, which holds `own` by now."""
     bound = doubles.provider.sent[0].ask.input_bound if doubles.provider.sent else 0
-    return Exceeded(given.NOW_US, ((BUDGET.limit - bound - output, own),))
+    return Exceeded(given.NOW_US, (Balance(BUDGET.limit - bound - output, own, 0, bound + output - own),))
 
 
 @pytest.mark.parametrize("trouble", [StoreAway(), Lost(), Closed()])
@@ -229,7 +229,7 @@ async def test_it_is_refused_only_if_not_even_a_beginning_fits(
     async def reserve(reservation: Any) -> Any:
         bound = reservation.rate_tokens - (asked or 1000)
         if reservation.holds[0].amount > bound + left:
-            doubles.budgets.replies = [Exceeded(given.NOW_US, ((BUDGET.limit - bound - left, 0),))]
+            doubles.budgets.replies = [given.exceeded(bound + left)]
         return await real(reservation)
 
     doubles.budgets.reserve = reserve  # type: ignore[method-assign]

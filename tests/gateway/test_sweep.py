@@ -10,7 +10,7 @@ import orjson
 
 from proxy.domain.bounds import Bounds
 from proxy.domain.policy import Budget, RateLimits
-from proxy.domain.reservations import Counter, Hold, Settled, Settlement
+from proxy.domain.reservations import Counter, Hold, Settled, Settlement, Source
 from proxy.gateway.ports import OverdueReservation
 from proxy.gateway.records import record
 from proxy.gateway.standing import Standing
@@ -43,6 +43,31 @@ def test_an_orphan_says_what_was_held_at_last() -> None:
     """A rolling hold is raised while its record stays as it was written at admission."""
     settlement = orphaned(replace(overdue(), amounts=(300, 100, 200, 1, 40)))
     assert [held["amount"] for held in orjson.loads(settlement.event)["held"]] == [300, 100, 200, 1, 40]
+
+
+def test_an_orphan_of_several_sources_is_ended_on_those_that_it_was_held_on() -> None:
+    """Its record was written before anybody knew on which counter of its user it would be held."""
+    plan = Source("acme/user:u/b/tokens/P1M/0", 9, 0, 10**18, None)
+    grant = Source("acme/user:u/b/tokens/grant:g/-", 5, 0, None, "g")
+    budget = Budget("b", "tokens", 9, per="user", rollover_max=4)
+    shared = Counter(
+        "acme/user:-/b/tokens/P1M/0",
+        budget,
+        0,
+        10**18,
+        tuple(replace(source, name=source.name.replace("user:u", "user:-")) for source in (grant, plan)),
+    )
+    own = Counter(plan.name, budget, 0, 10**18, (grant, plan), (), shared)
+    standing = Standing("", given.identity(), given.policy())
+    kept = record({"customer_id": "acme"}, standing, Bounds(100, 50, 1, 1, None), (Hold(own, 150),))
+    left = OverdueReservation("req_1:0", 3, given.NOW_US, 7, (5, 145), kept, shared.names)
+    settlement = orphaned(left)
+    assert settlement.counters[0].sources == shared.sources
+    assert settlement.counters[0].budget.rollover_max == 4
+    assert (settlement.amounts, settlement.parts) == ((107,), ((5, 145),))
+    held = orjson.loads(settlement.event)["held"]
+    assert [(row["grant_id"], row["amount"]) for row in held] == [("g", 5), (None, 145)]
+    assert orphaned(replace(left, names=own.names)).counters[0].sources == own.sources
 
 
 class Shards:

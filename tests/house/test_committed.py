@@ -61,7 +61,15 @@ def test_no_file_names_a_registry_or_a_private_host() -> None:
     assert offences(PRIVATE_HOST) == []
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "tests/clients/python.lock", "tests/clients/litellm.lock"])
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "requirements.lock",
+        "tests/clients/python.lock",
+        "tests/clients/litellm.lock",
+        "tests/clients/schemathesis.lock",
+    ],
+)
 def test_locks_pin_by_hash_and_have_no_addresses(lock: str) -> None:
     """A hash makes it the same package wherever it comes from; an address would tie it to one place."""
     text = (HOME / lock).read_text()

@@ -41,7 +41,7 @@ def of_node() -> dict[str, str]:
 
 
 def spoken() -> dict[str, set[str]]:
-    """The endpoints that the suite tries each client on, read from its own lists, but for the counting of tokens."""
+    """The endpoints that the suite tries each client on, by its own lists; the counting of tokens is none."""
     paths: dict[str, set[str]] = {}
     for client, endpoint in ENDPOINTS:
         paths.setdefault(client, set()).add(PATHS.get(endpoint, f"/v1/{endpoint}"))

@@ -13,6 +13,9 @@ ELSEWHERE = {
     "proxy/app/": "tests/e2e/test_one_call.py",
     # Protocols and rows have nothing that could be run.
     "proxy/billing/ports.py": "tests/gateway/test_journey.py",
+    "proxy/billing/alerts.py": "tests/ledger/test_delivery_queue.py",
+    "proxy/ledger/alert_sources.py": "tests/ledger/test_ledger_alerts.py",
+    "proxy/ledger/webhooks.py": "tests/ledger/test_delivery_queue.py",
     "proxy/gateway/ports.py": "tests/gateway/test_journey.py",
     "proxy/ledger/tables.py": "tests/ledger/test_migrate.py",
     "proxy/domain/reservations.py": "tests/properties/test_reservation_protocol.py",

@@ -156,7 +156,10 @@ async def test_denials_are_listed_newest_first(engine) -> None:
         "minute": "2026-11-20T18:41:00.000000Z",
         "customer_id": "c3",
         "reason": "budget",
+        "shadow": False,
     }
     assert orjson.loads(orjson.dumps(first.data)) == first.data, "the admin plane must be able to write it"
+    assert (await reports.denials({"shadow": True}, 9, None)).data == []
+    assert len((await reports.denials({"shadow": False}, 9, None)).data) == 4
     late = await reports.denials({"from": datetime(2026, 11, 20, 18, 40, 30, tzinfo=UTC)}, 9, None)
     assert {row["customer_id"] for row in late.data} == {"c2", "c3"}

@@ -174,6 +174,15 @@ async def test_denials_add_up_and_a_redelivered_delta_counts_once(engine, clock)
     assert await count(engine, set_aside) == 1
 
 
+async def test_what_was_only_shadowed_is_counted_apart(engine, clock) -> None:
+    """An adopter reads what would have been refused, and must not take it for what was."""
+    deltas = [delta("a"), delta("b", reason="shadow:budget"), delta("c", reason="shadow:budget", count=2)]
+    await record_denials(engine, deltas_of({"deltas": orjson.dumps(deltas)}), clock.now_us())
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(denials).order_by(denials.c.shadow))).all()
+    assert [(row.reason, row.shadow, row.count) for row in rows] == [("budget", False, 3), ("budget", True, 5)]
+
+
 async def test_deltas_are_forgotten_after_a_day(engine, clock) -> None:
     """The ids of deltas are needed for redelivery, not forever."""
     await record_denials(engine, deltas_of({"deltas": orjson.dumps([delta("old")])}), clock.now_us())

@@ -29,6 +29,20 @@ def test_faults_of_settings_and_of_policies_are_told(policies: Policies, tmp_pat
     assert str(fault) == f'{directory}/plans/x.toml:2: unknown key "nam"; did you mean "name"?'
 
 
+def test_a_default_plan_that_the_store_has_adopted_is_no_fault(policies: Policies, tmp_path: Path) -> None:
+    """The check has only files to go by: the one that was put aside says where the plan went."""
+    directory = policies()
+    config = tmp_path / "config.toml"
+    config.write_text('[policies]\ndefault_plan = "pro"\n')
+    assert len(check(config)) == 1
+    (directory / "plans" / "professional.toml.adopted").write_text('id = "pro"\n')
+    assert check(config) == []
+    (directory / "plans" / "x.toml").unlink()
+    assert check(config) == []
+    (directory / "plans" / "professional.toml.adopted").write_text("id = \n")
+    assert len(check(config)) == 1
+
+
 def test_a_missing_key_and_a_missing_price_are_remarked(policies: Policies, tmp_path: Path) -> None:
     """The gate starts all the same, and some calls would be refused: better heard here than from a customer."""
     models = (

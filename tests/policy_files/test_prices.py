@@ -14,8 +14,8 @@ import pytest
 
 from proxy.domain.money import PICO_PER_USD
 from proxy.domain.pricing import Price
+from proxy.policy_files import PolicyFaults, read_policies
 from proxy.policy_files import prices as room
-from proxy.policy_files import read_policies
 from proxy.settings import Settings
 
 Policies = Callable[..., Path]
@@ -31,6 +31,33 @@ def test_the_catalogues_own_price_goes_first(policies: Policies) -> None:
     model = read_policies(policies(models=MODEL + text, x='id = "x"'), Settings()).models["m"]
     parts = (150_000, 600_000, 75_000, 187_500, 10_000_000, 20_000_000)
     assert model.price == Price(*parts, request=10_000_000_000, version="policy", cache_write_1h=300_000)
+
+
+def test_calls_of_the_providers_own_tools_have_prices(policies: Policies) -> None:
+    """In USD per call, by the plan's word for each; what costs nothing is written so, since unknown is refused."""
+    text = 'price = { input = "0.15", output = "0.60", web_search = "0.01", web_fetch = "0", mcp = "0.000001" }\n'
+    model = read_policies(policies(models=MODEL + text, x='id = "x"'), Settings()).models["m"]
+    assert model.price == Price(
+        150_000, 600_000, version="policy", calls={"mcp": 1_000_000, "web_fetch": 0, "web_search": 10_000_000_000}
+    )
+
+
+@pytest.mark.parametrize("price", ["0.01", '"a cent"', '"-1"', '"0.0000000000001"'])
+def test_a_price_of_calls_that_is_none_is_told(policies: Policies, price: str) -> None:
+    text = f'price = {{ input = "0.15", output = "0.60", web_search = {price} }}\n'
+    with pytest.raises(PolicyFaults, match="web_search"):
+        read_policies(policies(models=MODEL + text, x='id = "x"'), Settings())
+
+
+def test_the_pinned_table_knows_what_a_search_costs() -> None:
+    """Where it hangs on how much is read, the dearest: what is held must be enough."""
+    known = room.pinned("openai", "gpt-5")
+    assert known is not None
+    assert known.price is not None
+    assert known.price.calls == {"web_search": 10_000_000_000}
+    entry = {"search_context_cost_per_query": {"low": Decimal("0.01"), "high": Decimal("0.03"), "note": "x"}}
+    assert room._calls(entry) == {"web_search": 30_000_000_000}
+    assert room._calls({}) == room._calls({"search_context_cost_per_query": {"low": 0}}) == {}
 
 
 def test_the_pinned_table_knows_what_an_hour_in_the_cache_costs() -> None:

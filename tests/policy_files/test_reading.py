@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from proxy.domain.policy import Budget, DenialTexts, RateLimits
-from proxy.policy_files import PolicyFaults, policies_dir, read_policies
+from proxy.policy_files import PolicyFaults, policies_dir, read_document, read_plan_files, read_policies
 from proxy.settings import Settings, load_settings
 
 BAD = Path(__file__).parent.parent / "fixtures" / "policies" / "bad"
@@ -159,6 +160,58 @@ def test_a_plan_of_nothing_grants_nothing(policies: Policies) -> None:
     assert (plan.rate_limits, plan.denial) == (RateLimits(), DenialTexts())
     assert (plan.default_max_output_tokens, plan.min_output_tokens, plan.on_exceed) == (None, 16, "refuse")
     assert plan.hold == "strict"
+
+
+def test_a_plan_that_the_store_owns_is_read_from_no_file(policies: Policies, tmp_path: Path) -> None:
+    """A file left on some replica is no second truth, and its faults are nobody's trouble."""
+    directory = policies(x='id = "x"\n', pro='id = "pro"\nnam = "P"\n')
+    files = read_policies(directory, Settings(), {"pro"})
+    assert (files.plans.keys(), files.ignored) == ({"x"}, {"pro": directory / "plans" / "pro.toml"})
+    assert files.written_in == {"x": directory / "plans" / "x.toml"}
+    config = tmp_path / "config.toml"
+    config.write_text('[policies]\ndefault_plan = "pro"\n')
+    assert read_policies(directory, load_settings(config), {"pro"}).plans.keys() == {"x"}
+    for path in (directory / "plans").iterdir():
+        path.unlink()
+    assert read_policies(directory, Settings(), {"pro"}).plans == {}
+
+
+def test_plan_files_alone_need_no_settings(policies: Policies) -> None:
+    """An admin elsewhere has the plans and the catalogue, but not the gate's upstreams."""
+    directory = policies(models='[models."m"]\nupstream = "nowhere"\n', x='id = "x"\nmodels = ["m"]\n')
+    assert read_plan_files(directory).plans["x"].models == {"m"}
+    (directory / "plans" / "x.toml").write_text('id = "x"\nmodels = ["n"]\n')
+    with pytest.raises(PolicyFaults, match="unknown model"):
+        read_plan_files(directory)
+    (directory / "models.toml").unlink()
+    assert read_plan_files(directory).plans["x"].models == {"n"}
+
+
+@pytest.mark.parametrize("name", [name for name in FIXTURES if name.startswith("plan_")])
+def test_a_document_has_the_faults_that_the_file_would_have(name: str, policies: Policies) -> None:
+    """One reader, so that a plan which the console takes is one that an export can be read from."""
+    try:
+        document = tomllib.loads((BAD / name).read_text())
+    except tomllib.TOMLDecodeError:
+        return
+    _, found = read_document(document, ["gpt-4o-mini"])
+    told = re.findall(r"^#! \d+: (.*)$", (BAD / name).read_text(), re.MULTILINE)
+    assert sorted(message for _, message in found) == sorted(told)
+
+
+def test_faults_of_a_document_say_where() -> None:
+    """By its path, since JSON has no lines that anybody sees."""
+    document = {
+        "id": "x",
+        "name": None,
+        "budgets": [{"limit": 1}, {"id": "b", "limit": -1, "windo": "P1M", "window": None}],
+        "features": {"f": None},
+    }
+    _, found = read_document(document, [])
+    places = [place for place, _ in found]
+    assert places == [("features", "f"), ("budgets", 1, "limit"), ("budgets", 1, "windo")]
+    assert "null" in found[0][1]
+    assert read_document({"id": "x", "rate_limits": {"tokens_per_minute": None}}, [])[1] == []
 
 
 def test_hidden_files_are_no_plans(policies: Policies) -> None:

@@ -197,6 +197,17 @@ REFUSED_BY_GEMINI: list[tuple[dict[str, Any], str]] = [
 REFUSED_BY_BOTH: list[tuple[dict[str, Any], str]] = [
     ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
     ({"verbosity": "low"}, "verbosity"),
+    ({"service_tier": "priority"}, "service_tier"),
+    ({"service_tier": "flex"}, "service_tier"),
+    ({"web_search_options": {}}, "web_search_options"),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.test/y"}}]}
+            ]
+        },
+        "messages.0.content.0.image_url.url",
+    ),
     ({"functions": [{"name": "f"}]}, "functions"),
     ({"function_call": "auto"}, "function_call"),
     ({"temperature": "hot"}, "temperature"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -33,6 +34,7 @@ USAGE = {
     "total_tokens": 42,
 }
 PARTS = Usage(30, 12, cache_read_tokens=10, cache_write_tokens=5, reasoning_tokens=7)
+SEARCHED = replace(PARTS, calls={"web_search": 1})
 
 
 class Head:
@@ -135,7 +137,7 @@ async def test_a_stream_cut_at_every_byte_comes_out_the_same() -> None:
         answer = streamed(whole[:cut], whole[cut:]) if cut else streamed(whole)
         assert await all_of(answer) == whole.removesuffix(ending), cut
         assert answer.tail == ending, cut
-        assert answer.usage == PARTS
+        assert answer.usage == SEARCHED
         assert answer.model_served == "m-1"
         assert not answer.failed
 
@@ -160,7 +162,7 @@ async def test_any_stream_comes_out_the_same(
     assert forwarded + answer.tail == whole
     assert answer.tail.startswith(f"event: response.{kind}".encode())
     assert b"response." + kind.encode() not in forwarded.replace(b'\\"', b"")
-    assert answer.usage == PARTS
+    assert answer.usage == SEARCHED
     assert answer.failed == (kind == "failed")
 
 
@@ -178,7 +180,7 @@ async def test_every_ending_reports_its_usage(end: str) -> None:
     """A response that failed or was cut off has cost what it says."""
     answer = streamed(opening() + last(end))
     await all_of(answer)
-    assert answer.usage == PARTS
+    assert answer.usage == SEARCHED
     assert answer.failed == (end == "failed")
     plain = PlainResponses(Head(), Pieces([orjson.dumps(response(end, usage=USAGE))]), ask())  # type: ignore[arg-type]
     await plain.read()
@@ -278,7 +280,7 @@ async def test_what_breaks_after_the_last_event_breaks_nothing() -> None:
     answer = streamed(opening() + last(), UpstreamFailed("unknown", "upstream_reset", "Broke."))
     assert await all_of(answer) == opening()
     assert answer.tail == last()
-    assert answer.usage == PARTS
+    assert answer.usage == SEARCHED
 
 
 async def test_a_stream_ended_by_length_closes_what_is_open() -> None:
@@ -350,7 +352,7 @@ async def test_a_last_event_of_megabytes_is_still_read() -> None:
     answer = streamed(opening(), *pieces)
     assert await all_of(answer) == opening()
     assert answer.tail == big
-    assert answer.usage == PARTS
+    assert answer.usage == replace(PARTS, calls={"image_generation": 1})
 
 
 async def test_what_the_upstream_keeps_is_told() -> None:

@@ -78,5 +78,5 @@ def test_no_metric_is_labelled_by_who() -> None:
     labels = {label for metric in METRICS.values() for label in metric.labels}
     assert labels == {
         "kind", "endpoint", "status", "reason", "model", "upstream", "usage", "direction", "operation", "result",
-        "invariant", "to", "outcome",
+        "invariant", "to", "outcome", "type",
     }  # fmt: skip

@@ -21,7 +21,8 @@
   ARGV[5]   usage           "input,output,cost_pico"
   ARGV[6]   event           the usage event as JSON
   ARGV[7..] charges         of each counter: the amount, then its part of the event's `charged` as
-                            JSON without the amount and the closing brace
+                            JSON without the amount and the closing brace; as `settle` has it, also
+                            where a budget has several sources
   Returns   {"settled" | "duplicate" | "closed", seq, now_us}
 ]]
 local shard = KEYS[1]
@@ -57,10 +58,14 @@ end
 if #ARGV ~= 6 + 2 * count then
   error({err = 'BADARG as many charges as counters are needed'})
 end
-local amounts = {}
+local amounts, sourced = {}, false
 for i = 1, count do
   amounts[i] = ARGV[5 + 2 * i]
-  integer(amounts[i], 'amount')
+  if find(amounts[i], '^#') then
+    sourced = true
+  else
+    integer(amounts[i], 'amount')
+  end
 end
 
 -- Read all.
@@ -81,17 +86,41 @@ if not hold or (deadline and deadline > now) or observed_now ~= observed_seen th
 end
 local held_amounts, charged = {}, {}
 for amount in string.gmatch(match(hold, '^%d+|%d+|%d+|([%d,]*)|'), '%d+') do
-  held_amounts[#held_amounts + 1] = amount
+  held_amounts[#held_amounts + 1] = tonumber(amount)
 end
 if #held_amounts ~= count then
   error({err = 'BADARG the reservation has another number of counters'})
 end
 
+local is_grant = {}
+if sourced then
+  -- include sources.lua
+  local i = 1
+  while i <= count do
+    if find(amounts[i], '^#') then
+      local sources
+      sources, i = sources_of(i, 5, 2, 7, held_amounts)
+      for _, source in ipairs(sources) do
+        source.left = math.max(0, source.limit - source.used - source.held + source.own)
+      end
+      burn(sources, sources.amount)
+      for _, source in ipairs(sources) do
+        amounts[source.at] = string.format('%.0f', source.pays)
+        is_grant[source.at] = source.kind == 'grant'
+      end
+    else
+      i = i + 1
+    end
+  end
+end
+
 -- Write all.
 for i = 1, count do
-  call('HINCRBY', KEYS[7 + i], 'held', 0 - tonumber(held_amounts[i]))
+  call('HINCRBY', KEYS[7 + i], 'held', 0 - held_amounts[i])
   call('HINCRBY', KEYS[7 + i], 'used', amounts[i])
-  charged[i] = ARGV[6 + 2 * i] .. amounts[i] .. '}'
+  if not is_grant[i] or amounts[i] ~= '0' then
+    charged[#charged + 1] = ARGV[6 + 2 * i] .. amounts[i] .. '}'
+  end
 end
 call('HDEL', held, ref)
 call('ZREM', leases, ref)

@@ -14,13 +14,13 @@
   KEYS[6]   observed        hash    ref -> output tokens observed
   KEYS[7]   done            string  state|input,output,cost_pico|charged,...|disputed usage;...
   KEYS[8]   events          stream  event, kind, seq, charged, late, disputed, prior
-  KEYS[9..] counters        hash    used, held; in the order of the holds
+  KEYS[9..] counters        hash    used, held; all that it may hold on, in any order
   ARGV[1]   epoch           the shard's epoch as the caller knows it
   ARGV[2]   seq_known       the highest seq that the caller has seen of the shard
   ARGV[3]   ref             {request_id}:{attempt}
   ARGV[4]   event           the usage event as JSON
   ARGV[5..] charges         of each counter: its part of the event's `charged` as JSON without the
-                            amount (which is 0) and the closing brace
+                            amount (which is 0) and the closing brace; - for none
   Returns   {"released" | "duplicate" | "tombstone" | "closed", seq, now_us}
 ]]
 local shard = KEYS[1]
@@ -67,20 +67,28 @@ if not hold then
   call('SET', done, 'tombstone|0,0,0||', 'EX', DONE_KEPT_S)
   return {'tombstone', seq, now}
 end
-local from, to, before = match(hold, '^%d+|(%d+)|(%d+)|([%d,]*)|')
+local from, to, before, names = match(hold, '^%d+|(%d+)|(%d+)|([%d,]*)|([^\n]*)')
 local give_back = tonumber(to) - math.max(now, tonumber(from))
-local amounts, zeros, charged = {}, {}, {}
+local place, places, amounts, zeros, charged = {}, {}, {}, {}, {}
+for i = 1, count do
+  place[KEYS[8 + i]] = i
+end
+for name in string.gmatch(names, '[^\t]+') do
+  places[#places + 1] = place[name]
+end
 for amount in string.gmatch(before, '%d+') do
   amounts[#amounts + 1], zeros[#zeros + 1] = amount, '0'
 end
-if #amounts ~= count then
+if #places ~= #amounts then
   error({err = 'BADARG the reservation has another number of counters'})
 end
 
 -- Write all.
-for i = 1, count do
-  call('HINCRBY', KEYS[8 + i], 'held', 0 - tonumber(amounts[i]))
-  charged[i] = ARGV[4 + i] .. '0}'
+for at, i in ipairs(places) do
+  call('HINCRBY', KEYS[8 + i], 'held', 0 - tonumber(amounts[at]))
+  if ARGV[4 + i] ~= '-' then
+    charged[#charged + 1] = ARGV[4 + i] .. '0}'
+  end
 end
 call('HDEL', held, ref)
 call('ZREM', leases, ref)

@@ -25,7 +25,9 @@
   ARGV[6]   rate_tokens     what the tokens per minute really took
   ARGV[7]   event           the usage event as JSON
   ARGV[8..] charges         of each counter: the amount, then its part of the event's `charged` as
-                            JSON without the amount and the closing brace
+                            JSON without the amount and the closing brace. Of a source of a budget that
+                            has several, in burn order, "#budget amount limit kind" instead, with the
+                            amount of the whole budget; " carry" if what was carried over counts too
   Returns   {"settled" | "late" | "duplicate" | "conflict" | "unknown" | "closed", seq, now_us}
 ]]
 local shard = KEYS[1]
@@ -65,8 +67,13 @@ end
 if #ARGV ~= 7 + 2 * count then
   error({err = 'BADARG as many charges as counters are needed'})
 end
+local sourced = false
 for i = 1, count do
-  integer(ARGV[6 + 2 * i], 'amount')
+  if find(ARGV[6 + 2 * i], '^#') then
+    sourced = true
+  else
+    integer(ARGV[6 + 2 * i], 'amount')
+  end
 end
 
 -- Read all.
@@ -114,19 +121,60 @@ end
 if #amounts_before ~= count then
   error({err = 'BADARG the reservation has another number of counters'})
 end
+-- What each source pays: of a budget that is one counter, all of it.
+local pays, is_grant = {}, {}
+if sourced and outcome ~= 'conflict' then
+  -- include sources.lua
+  local i = 1
+  while i <= count do
+    if find(ARGV[6 + 2 * i], '^#') then
+      local sources
+      sources, i = sources_of(i, 6, 2, 8, amounts_before)
+      local paid = 0
+      for _, source in ipairs(sources) do
+        -- What it held itself is free again; what it has paid is used, and taken into account.
+        source.held = source.held - (hold and source.own or 0)
+        source.left = math.max(0, source.limit - source.used - source.held)
+        paid = paid + (hold and 0 or source.own)
+      end
+      if sources.amount >= paid then
+        burn(sources, sources.amount - paid)
+      else
+        -- Given back: first what lies beyond the plan's own limit, then the last that had paid, and so on.
+        local back, plan = paid - sources.amount, sources.plan
+        plan.pays = 0 - math.min(back, plan.own, math.max(0, plan.used + plan.held - plan.limit))
+        back = back + plan.pays
+        for at = #sources, 1, -1 do
+          local source = sources[at]
+          local less = math.min(back, source.own + (source.pays or 0))
+          source.pays = (source.pays or 0) - less
+          back = back - less
+        end
+      end
+      for _, source in ipairs(sources) do
+        pays[source.at] = source.pays + (hold and 0 or source.own)
+        is_grant[source.at] = source.kind == 'grant'
+      end
+    else
+      i = i + 1
+    end
+  end
+end
 
 -- Write all.
 local charged, amounts = '', ''
 for i = 1, outcome == 'conflict' and 0 or count do
-  local counter, amount, separator = KEYS[8 + i], ARGV[6 + 2 * i], i > 1 and ',' or ''
-  amounts = amounts .. separator .. amount
+  local counter, amount, separator = KEYS[8 + i], pays[i] or ARGV[6 + 2 * i], i > 1 and ',' or ''
+  amounts = amounts .. separator .. (pays[i] and format('%.0f', amount) or amount)
   if hold then
     call('HINCRBY', counter, 'held', 0 - amounts_before[i])
   else
     amount = format('%.0f', amount - amounts_before[i])
   end
   call('HINCRBY', counter, 'used', amount)
-  charged = charged .. separator .. ARGV[7 + 2 * i] .. amount .. '}'
+  if not is_grant[i] or tonumber(amount) ~= 0 then
+    charged = charged .. (charged ~= '' and ',' or '') .. ARGV[7 + 2 * i] .. amount .. '}'
+  end
 end
 if hold then
   call('HDEL', held, ref)

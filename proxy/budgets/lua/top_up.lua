@@ -19,9 +19,11 @@
   ARGV[3]   lease_us        how long from now
   ARGV[4]   ref             {request_id}:{attempt}
   ARGV[5]   seen            output tokens observed
-  ARGV[6..] holds           "amount limit" of each counter; the amount is the new total of this reservation
-  Returns   {"topped_up", now_us}
-          | {"exceeded", now_us, used, held, used, held, ...}   of all counters, in order
+  ARGV[6..] holds           "amount limit" of each counter; the amount is the new total of this reservation.
+                            Of a source of a budget that has several "#budget amount limit kind" as
+                            `settle` has it, and " over=" what may go beyond all sources, - for anything
+  Returns   {"topped_up", now_us, "amount,..."}   what it holds of all counters now, in order
+          | {"exceeded", now_us, used, held, granted, left, ...}   of all budgets, in order
           | {"lost"} | {"closed"}
 ]]
 local shard = KEYS[1]
@@ -51,10 +53,14 @@ seen = integer(seen, 'seen')
 if #ARGV ~= 5 + count then
   error({err = 'BADARG as many holds as counters are needed'})
 end
-local totals, limits = {}, {}
+local totals, limits, sourced = {}, {}, false
 for i = 1, count do
-  local total, limit = match(ARGV[5 + i], '^(%d+) (%d+)$')
-  totals[i], limits[i] = integer(total, 'amount'), integer(limit, 'limit')
+  if find(ARGV[5 + i], '^#') then
+    sourced = true
+  else
+    local total, limit = match(ARGV[5 + i], '^(%d+) (%d+)$')
+    totals[i], limits[i] = integer(total, 'amount'), integer(limit, 'limit')
+  end
 end
 
 -- Read all.
@@ -75,15 +81,46 @@ local head, amounts, names, rest = match(hold, '^(%d+|%d+|%d+|)([%d,]*)|([^\n]*)
 if names ~= table.concat(KEYS, '\t', 5) then
   error({err = 'BADARG the reservation has other counters'})
 end
-local more, reply, exceeded, i = {}, {'exceeded', now}, false, 0
+local own, more, reply, exceeded = {}, {}, {'exceeded', now}, false
 for amount in string.gmatch(amounts, '%d+') do
-  i = i + 1
-  more[i] = math.max(0, totals[i] - amount)
-  local balance = call('HMGET', KEYS[4 + i], 'used', 'held')
-  local now_used, now_held = tonumber(balance[1] or 0), tonumber(balance[2] or 0)
-  exceeded = exceeded or now_used + now_held + more[i] > limits[i]
-  reply[2 * i + 1], reply[2 * i + 2] = now_used, now_held
-  totals[i] = string.format('%.0f', amount + more[i])
+  own[#own + 1] = tonumber(amount)
+end
+local function tell(used, held_now, granted, left)
+  local at = #reply
+  reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = used, held_now, granted, math.min(left, EXACT - 1)
+end
+-- include sources.lua
+local i = 1
+while i <= count do
+  if totals[i] then
+    local balance = call('HMGET', KEYS[4 + i], 'used', 'held')
+    local now_used, now_held = tonumber(balance[1] or 0), tonumber(balance[2] or 0)
+    more[i] = math.max(0, totals[i] - own[i])
+    exceeded = exceeded or now_used + now_held + more[i] > limits[i]
+    tell(now_used, now_held, 0, limits[i] - now_used - now_held)
+    i = i + 1
+  else
+    local sources
+    sources, i = sources_of(i, 5, 1, 4, own)
+    local plan, holds, left, all_used, all_held, all_limits = sources.plan, 0, 0, 0, 0, 0
+    for _, source in ipairs(sources) do
+      source.left = math.max(0, source.limit - source.used - source.held)
+      holds, left = holds + source.own, left + source.left
+      all_used, all_held = all_used + source.used, all_held + source.held
+      all_limits = all_limits + source.limit
+    end
+    local over = match(plan.more, ' over=([%d-]+)') or 0
+    over = over == '-' and EXACT - 1 or over - math.max(0, plan.used + plan.held - plan.limit)
+    left = left + (left > 0 and math.max(0, over) or over)
+    local missing = math.max(0, sources.amount - holds)
+    exceeded = exceeded or missing > left
+    local plain_limit = match(ARGV[5 + plan.at], '^#%d+ %d+ (%d+)')
+    tell(all_used, all_held, all_limits - plain_limit, left)
+    burn(sources, missing)
+    for _, source in ipairs(sources) do
+      more[source.at] = source.pays
+    end
+  end
 end
 if exceeded then
   return reply
@@ -94,11 +131,13 @@ for counter = 1, count do
   if more[counter] > 0 then
     call('HINCRBY', KEYS[4 + counter], 'held', more[counter])
   end
+  totals[counter] = string.format('%.0f', own[counter] + more[counter])
 end
-call('HSET', held, ref, head .. table.concat(totals, ',') .. '|' .. names .. rest)
+local holds_now = table.concat(totals, ',')
+call('HSET', held, ref, head .. holds_now .. '|' .. names .. rest)
 call('ZADD', leases, now + lease_us, ref)
 if seen > seen_before then
   call('HSET', observed, ref, seen)
 end
 call('HSET', shard, 'clock_us', now)
-return {'topped_up', now}
+return {'topped_up', now, holds_now}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.billing.ports import Page
+from proxy.billing.ports import NotFound, Page
 from proxy.domain.accounts import Agent, AgentSecret, AgentType
 from proxy.web.admin import answers, bodies
 from proxy.web.admin.errors import bad_request
@@ -13,7 +13,7 @@ from proxy.web.admin.routes import PREFIX, Asked, Route
 
 
 async def create_agent_type(asked: Asked) -> AgentType:
-    return await asked.deps.accounts.create_agent_type(_fields(asked))
+    return await asked.accounts.create_agent_type(_fields(asked))
 
 
 async def list_agent_types(asked: Asked) -> Page[AgentType]:
@@ -21,7 +21,7 @@ async def list_agent_types(asked: Asked) -> Page[AgentType]:
 
 
 async def create_agent(asked: Asked) -> Agent:
-    return await asked.deps.accounts.create_agent(_fields(asked))
+    return await asked.accounts.create_agent(_fields(asked))
 
 
 async def list_agents(asked: Asked) -> Page[Agent]:
@@ -38,7 +38,7 @@ async def create_secret(asked: Asked) -> dict[str, Any]:
     if expires_at is not None and expires_at <= asked.deps.now():
         raise bad_request("invalid_value", "The field 'expires_at' is wrong: it is in the past.", "expires_at")
     secret_id, text, digest = asked.deps.make_secret()
-    kept = await asked.deps.accounts.create_secret(asked.path["agent_id"], secret_id, digest, expires_at)
+    kept = await asked.accounts.create_secret(asked.path["agent_id"], secret_id, digest, expires_at)
     return {
         "id": kept.id,
         "secret": text,
@@ -53,8 +53,16 @@ async def list_secrets(asked: Asked) -> Page[AgentSecret]:
     return sliced(secrets, lambda secret: secret.id, asked.query.limit, asked.query.cursor)
 
 
+async def get_secret(asked: Asked) -> AgentSecret:
+    id = asked.path["secret_id"]
+    for secret in await asked.deps.accounts.secrets(asked.path["agent_id"]):
+        if secret.id == id:
+            return secret
+    raise NotFound("secret", id)
+
+
 async def revoke_secret(asked: Asked) -> None:
-    await asked.deps.accounts.revoke_secret(asked.path["agent_id"], asked.path["secret_id"])
+    await asked.accounts.revoke_secret(asked.path["agent_id"], asked.path["secret_id"])
 
 
 def _fields(asked: Asked) -> dict[str, Any]:
@@ -88,11 +96,15 @@ ROUTES = (
     Route("GET", _ONE, get_agent, "Show an agent.", answers.Agent, errors=(404,)),
     Route(
         "POST", f"{_ONE}/secrets", create_secret, "Make an agent secret; it is shown this once.",
-        answers.CreatedSecret, 201, body=bodies.NewSecret, errors=(404,),
+        answers.CreatedSecret, 201, body=bodies.NewSecret, errors=(404,), reveals=True,
     ),
     Route(
         "GET", f"{_ONE}/secrets", list_secrets, "List an agent's secrets, without the secrets themselves.",
         answers.AgentSecret, query=bodies.PageQuery, listed=True, errors=(404,),
+    ),
+    Route(
+        "GET", f"{_ONE}/secrets/{{secret_id}}", get_secret, "Show a secret, without the secret itself.",
+        answers.AgentSecret, errors=(404,),
     ),
     Route(
         "DELETE", f"{_ONE}/secrets/{{secret_id}}", revoke_secret,

@@ -6,12 +6,10 @@ A `Record` was already shaped where it was written; its class only describes it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from proxy.domain import policy
-from proxy.domain.money import PICO_PER_MICRO, usd_text
 from proxy.web.admin.values import Instant
 
 T = TypeVar("T")
@@ -63,14 +61,6 @@ class Contact(Answer):
     created_at: Instant
 
 
-class Subscription(Answer):
-    """The plan a customer is on, and the time from which its windows count."""
-
-    customer_id: str
-    plan: str
-    anchor: Instant
-
-
 class AgentType(Answer):
     """A product in the seller's catalogue."""
 
@@ -113,58 +103,82 @@ class CreatedSecret(Answer):
     expires_at: Instant | None
 
 
-class PlanBudget(Answer):
-    """A limit on one meter over one window; `models` ["*"]: calls to any model count."""
+class AdminToken(Answer):
+    """What is kept of an admin token: never the token itself. `bootstrap`: the one the gate was started with.
 
-    id: str
-    meter: str
-    limit: Amount
-    window: str
-    per: str
-    models: list[str]
-
-
-class RateLimits(Answer):
-    """Null: no such limit."""
-
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    concurrent_requests: int | None
-
-
-class Denial(Answer):
-    """How a spent budget is told to the end user."""
-
-    status: int
-    message_exhausted: str
-    message_too_large: str
-    message_lifetime: str
-    upgrade_url: str
-
-
-class Plan(Answer):
-    """A plan at its newest version; `models` ["*"]: every model."""
+    `created_by` is the id of the token that made it; `last_used_at` is right to within a minute or so.
+    """
 
     id: str
     name: str
-    version: int
-    models: list[str]
-    features: dict[str, bool]
-    default_max_output_tokens: int | None
-    min_output_tokens: int
-    on_exceed: str
-    hold: str
-    budgets: list[PlanBudget]
-    rate_limits: RateLimits
-    denial: Denial
+    role: str
+    created_at: Instant | None
+    created_by: str | None
+    expires_at: Instant | None
+    revoked_at: Instant | None
+    last_used_at: Instant | None
 
 
-class PlanVersion(Record):
-    """A plan as it was at one version."""
+class CreatedToken(AdminToken):
+    """An admin token, the only time that it is shown."""
 
-    version: int
-    applied_at: Instant
-    document: dict[str, Any]
+    token: str
+
+
+class AuditActor(Record):
+    """An admin token; or the gate itself, with the role `system`."""
+
+    id: str
+    name: str
+    role: str
+
+
+class AuditResource(Record):
+    """What was written."""
+
+    kind: str
+    id: str
+
+
+class AuditChange(BaseModel):
+    """A field before and after."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["from", "to"]})
+    from_: Any = Field(default=None, alias="from")
+    to: Any = None
+
+
+class AuditEntry(Record):
+    """One deed. `resource` is null where it was refused; `hash` seals this entry and all before it."""
+
+    seq: int
+    at: Instant
+    actor: AuditActor
+    method: str
+    route: str
+    resource: AuditResource | None
+    outcome: Literal["done", "refused"]
+    changes: dict[str, AuditChange]
+    request_id: str
+    idempotency_key: str | None
+    network: str
+    hash: str
+
+
+class AuditHead(Answer):
+    """The newest entry. Noted down elsewhere, it proves later that nothing before it was changed."""
+
+    seq: int
+    hash: str
+
+
+class AuditVerification(Answer):
+    """`entries` are as they were written; `fault` says what is wrong with the next."""
+
+    ok: bool
+    entries: int
+    head: AuditHead
+    fault: str | None
 
 
 class EntitledBudget(Record):
@@ -184,7 +198,7 @@ class EntitledBudget(Record):
 
 
 class Entitlements(Record):
-    """What a customer may use now, by what Redis says."""
+    """What a customer may use now: the plan with its overrides, and balances by what Redis says."""
 
     customer_id: str
     plan: str
@@ -192,6 +206,7 @@ class Entitlements(Record):
     models: list[str]
     features: dict[str, Any]
     budgets: list[EntitledBudget]
+    overrides: dict[str, Any] = Field(description="What of this is the customer's own, and not its plan's.")
 
 
 class UsageEvent(Record):
@@ -221,12 +236,16 @@ class UsageSum(Record):
 
 
 class DeniedCount(Record):
-    """How often requests were refused in one minute, by customer, agent, model and reason; with one sample."""
+    """How often requests were refused in one minute, by customer, agent, model and reason; with one sample.
+
+    `shadow`: by a plan in shadow mode, which only says so and lets them through.
+    """
 
     customer_id: str
     agent_id: str
     model: str
     reason: str
+    shadow: bool
     count: int
 
 
@@ -272,37 +291,3 @@ class Error(BaseModel):
     """What went wrong."""
 
     error: ErrorDetail = Field()
-
-
-def plan_fields(plan: policy.Plan) -> dict[str, Any]:
-    """A plan as its `Plan` answer takes it: sets as sorted lists, money as USD."""
-    return {
-        "id": plan.id,
-        "name": plan.name,
-        "version": plan.version,
-        "models": _models(plan.models),
-        "features": dict(plan.features),
-        "default_max_output_tokens": plan.default_max_output_tokens,
-        "min_output_tokens": plan.min_output_tokens,
-        "on_exceed": plan.on_exceed,
-        "hold": plan.hold,
-        "budgets": [_budget_fields(budget) for budget in plan.budgets],
-        "rate_limits": plan.rate_limits,
-        "denial": plan.denial,
-    }
-
-
-def _budget_fields(budget: policy.Budget) -> dict[str, Any]:
-    money = budget.meter == "cost_usd"
-    return {
-        "id": budget.id,
-        "meter": budget.meter,
-        "limit": usd_text(budget.limit * PICO_PER_MICRO) if money else budget.limit,
-        "window": budget.window,
-        "per": budget.per,
-        "models": _models(budget.models),
-    }
-
-
-def _models(models: frozenset[str] | None) -> list[str]:
-    return ["*"] if models is None else sorted(models)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from proxy.web.admin.values import Cursor, Email, Filter, Id, Instant, Kind, Name, Phone, Text, Timezone
+from proxy.web.admin.values import (
+    Amount,
+    Cursor,
+    Email,
+    Filter,
+    Id,
+    Instant,
+    Kind,
+    Meter,
+    Name,
+    Phone,
+    Text,
+    Timezone,
+    counted,
+)
 
 GROUPS = ("customer", "agent", "model", "step", "user", "day")
 
@@ -17,7 +31,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _untouched() -> Any:
+def untouched() -> Any:
     """The default of a field that a PATCH leaves alone; its value is never read."""
 
     def drop_default(schema: dict[str, Any]) -> None:
@@ -44,15 +58,15 @@ class NewCustomer(Body):
 class CustomerChanges(Body):
     """What is to change of a customer; fields that are absent stay as they are."""
 
-    name: Name = _untouched()
-    email: Email | None = _untouched()
-    phone: Phone | None = _untouched()
-    address: Text | None = _untouched()
-    description: Text | None = _untouched()
-    timezone: Timezone = _untouched()
-    status: Literal["active", "suspended"] = _untouched()
-    plan: Id = _untouched()
-    anchor: Instant = _untouched()
+    name: Name = untouched()
+    email: Email | None = untouched()
+    phone: Phone | None = untouched()
+    address: Text | None = untouched()
+    description: Text | None = untouched()
+    timezone: Timezone = untouched()
+    status: Literal["active", "suspended"] = untouched()
+    plan: Id = untouched()
+    anchor: Instant = untouched()
 
 
 class NewContact(Body):
@@ -66,10 +80,67 @@ class NewContact(Body):
 
 
 class SubscriptionChange(Body):
-    """The plan to put a customer on. `anchor` stays as it is if absent."""
+    """A plan, an anchor from which windows count anew, or both; what is absent stays as it is.
 
-    plan: Id
+    `usage` "reset" sets the anchor to now. At `period_end` only the plan changes, when the month that is counted
+    from the anchor ends.
+    """
+
+    plan: Id | None = None
     anchor: Instant | None = None
+    when: Literal["now", "period_end"] = "now"
+    usage: Literal["carry", "reset"] = "carry"
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.plan is None and self.anchor is None and self.usage == "carry":
+            raise ValueError("name a `plan`, or an `anchor`; nothing would change")
+        if self.when == "period_end" and (self.plan is None or self.anchor or self.usage == "reset"):
+            raise ValueError("at the end of the period only the `plan` changes: leave `anchor` and `usage` out")
+        if self.anchor and self.usage == "reset":
+            raise ValueError('usage "reset" sets the anchor to now: leave one of the two out')
+        return self
+
+
+class CancelQuery(Body):
+    when: Literal["now", "period_end"] = "now"
+
+
+class NewGrant(Body):
+    """An amount in the meter's unit; of `cost_usd` USD, as text or a whole number."""
+
+    id: Id | None = None
+    meter: Meter
+    amount: Amount
+    per: Literal["customer", "agent", "user"] | None = Field(
+        default=None, description="Of the budgets that it raises; the budget's own, or else customer."
+    )
+    budget_id: Id | None = Field(default=None, description="Absent: every budget of this meter and `per`.")
+    priority: int = Field(default=128, ge=1, le=255, description="Lower burns first; a plan's own has 128.")
+    effective_at: Instant | None = None
+    expires_at: Instant | None = None
+    reason: Text | None = None
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        counted(self.meter, self.amount)
+        return self
+
+    def fields(self) -> dict[str, Any]:
+        return self.model_dump() | {"amount": counted(self.meter, self.amount)}
+
+
+class Overrides(Body):
+    """What wins over the plan.
+
+    `features` {name: value or null}, `models` [ids] or {"add", "remove"}, `rate_limits` {name: number or null},
+    `budgets` {id: what differs, null, or a whole budget of the customer's own}.
+    """
+
+    features: dict[str, Any] = {}
+    models: list[str] | dict[str, list[str]] | None = None
+    budgets: dict[str, dict[str, Any] | None] = {}
+    rate_limits: dict[str, Any] = {}
 
 
 class NewAgentType(Body):
@@ -98,6 +169,14 @@ class NewSecret(Body):
     expires_at: Instant | None = None
 
 
+class NewToken(Body):
+    """A token of this plane: what it is for, what it may do, and when it ends."""
+
+    name: Name
+    role: Literal["owner", "operator", "read-only"]
+    expires_at: Instant | None = None
+
+
 class PageQuery(Body):
     """How much of a list, and from where on: `cursor` is the `next_cursor` of the page before."""
 
@@ -105,11 +184,15 @@ class PageQuery(Body):
     cursor: Cursor | None = None
 
 
+class GrantsQuery(PageQuery):
+    live: bool | None = Field(default=None, description="true: only those that are not over.")
+
+
 class AgentsQuery(PageQuery):
     customer_id: Id | None = None
 
 
-class _Span(Body):
+class Span(Body):
     """Times: `from` is included, `to` is not."""
 
     from_: Instant | None = Field(default=None, alias="from")
@@ -122,7 +205,7 @@ class _Span(Body):
         return self
 
 
-class _UsageFilters(_Span):
+class _UsageFilters(Span):
     customer_id: Id | None = None
     agent_id: Id | None = None
     request_id: Filter | None = None
@@ -143,11 +226,35 @@ class UsageQuery(_UsageFilters):
     )
 
 
-class DenialsQuery(_Span, PageQuery):
+class DenialsQuery(Span, PageQuery):
     customer_id: Id | None = None
     agent_id: Id | None = None
     model: Filter | None = None
     reason: Filter | None = None
+    shadow: bool | None = Field(
+        default=None, description="true: what plans in shadow mode would have refused; false: what was refused."
+    )
+
+
+class AuditQuery(Span, PageQuery):
+    resource: Filter | None = Field(
+        default=None, description="A kind, as `customer`, or one resource of it, as `customer/acme`."
+    )
+    actor: Filter | None = Field(default=None, description="The id of a token, or `system`.")
+    outcome: Literal["done", "refused"] | None = None
+
+
+class AnchorQuery(Body):
+    """A head that was noted down earlier; it must still be part of the chain."""
+
+    seq: int | None = Field(default=None, ge=1, le=2**53)
+    hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.seq is None) != (self.hash is None):
+            raise ValueError("`seq` and `hash` of an entry belong together: give both, or neither")
+        return self
 
 
 class NoQuery(Body):

@@ -1,4 +1,4 @@
-"""Customers, their contacts, their subscription and what it entitles them to."""
+"""Customers and their contacts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from proxy.web.admin.values import nearest
 
 async def create_customer(asked: Asked) -> Customer:
     fields = asked.body.model_dump()
-    fields["plan"] = await _known_plan(asked.deps, fields["plan"])
+    fields["subscribed"] = fields["plan"] is not None
+    fields["plan"] = await known_plan(asked.deps, fields["plan"])
     fields["anchor"] = fields["anchor"] or asked.deps.now()
-    return await asked.deps.accounts.create_customer(_with_optional_id(fields))
+    return await asked.accounts.create_customer(_with_optional_id(fields))
 
 
 async def list_customers(asked: Asked) -> Page[Customer]:
@@ -34,7 +35,7 @@ async def change_customer(asked: Asked) -> Customer:
 
 async def create_contact(asked: Asked) -> Contact:
     fields = _with_optional_id(asked.body.model_dump())
-    return await asked.deps.accounts.create_contact(asked.path["customer_id"], fields)
+    return await asked.accounts.create_contact(asked.path["customer_id"], fields)
 
 
 async def list_contacts(asked: Asked) -> Page[Contact]:
@@ -42,28 +43,19 @@ async def list_contacts(asked: Asked) -> Page[Contact]:
     return await asked.deps.accounts.contacts(asked.path["customer_id"], query.limit, query.cursor)
 
 
-async def get_subscription(asked: Asked) -> dict[str, Any]:
-    return _subscription(await get_customer(asked))
-
-
-async def put_subscription(asked: Asked) -> dict[str, Any]:
-    return _subscription(await _change(asked, asked.body.model_dump(exclude_none=True)))
-
-
-async def get_entitlements(asked: Asked) -> Any:
-    return await asked.deps.entitlements(asked.path["customer_id"])
-
-
 async def _change(asked: Asked, changes: dict[str, Any]) -> Customer:
     customer_id = asked.path["customer_id"]
     if "plan" in changes:
-        await _known_plan(asked.deps, changes["plan"])
+        await known_plan(asked.deps, changes["plan"])
     if not changes:
-        return await asked.deps.accounts.customer(customer_id)
-    return await asked.deps.accounts.change_customer(customer_id, changes)
+        present = await asked.deps.accounts.customer(customer_id)
+        asked.deed.require(present)
+        return present
+    return await asked.accounts.change_customer(customer_id, changes)
 
 
-async def _known_plan(deps: AdminDeps, asked: str | None) -> str:
+async def known_plan(deps: AdminDeps, asked: str | None) -> str:
+    """The plan that was named, or the default plan; raises `AdminError` if there is no such plan."""
     known = sorted(plan.id for plan in await deps.plans.plans())
     plan = asked if asked is not None else deps.default_plan
     if plan is None:
@@ -76,10 +68,6 @@ async def _known_plan(deps: AdminDeps, asked: str | None) -> str:
 
 def _with_optional_id(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name != "id" or value is not None}
-
-
-def _subscription(customer: Customer) -> dict[str, Any]:
-    return {"customer_id": customer.id, "plan": customer.plan, "anchor": customer.anchor}
 
 
 _ALL = f"{PREFIX}/customers"
@@ -107,18 +95,5 @@ ROUTES = (
     Route(
         "GET", f"{_ONE}/contacts", list_contacts, "List the persons of a customer.", answers.Contact,
         query=bodies.PageQuery, listed=True, errors=(404,),
-    ),
-    Route(
-        "GET", f"{_ONE}/subscription", get_subscription, "Show which plan a customer is on, and since when.",
-        answers.Subscription, errors=(404,),
-    ),
-    Route(
-        "PUT", f"{_ONE}/subscription", put_subscription,
-        "Put a customer on a plan, from the next request on.", answers.Subscription,
-        body=bodies.SubscriptionChange, errors=(404,),
-    ),
-    Route(
-        "GET", f"{_ONE}/entitlements", get_entitlements, "Show what a customer may use now.",
-        answers.Entitlements, errors=(404,),
     ),
 )  # fmt: skip

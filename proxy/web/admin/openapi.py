@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from proxy import __version__
 from proxy.web.admin.answers import Error, Listed
 from proxy.web.admin.routes import Route
+from proxy.web.admin.values import ID_PATTERN
 
 _REF = "#/components/schemas/{model}"
 _Key = tuple[type[BaseModel], Literal["validation", "serialization"]]
@@ -24,14 +25,17 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     refs, components = models_json_schema(_models(table), ref_template=_REF)
     schemas = components["$defs"]
     paths: dict[str, dict[str, Any]] = {}
+    conditional = {route.path for route in table if route.reads and route.tagged}
     for route in table:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, refs)
+        operation = _operation(route, refs, route.path in conditional)
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Faregate admin API",
             "version": __version__,
-            "description": "Customers, agents, secrets, plans and usage. Lists take `limit` and `cursor`.",
+            "description": "Customers, agents, secrets, plans and usage. Lists take `limit` and `cursor`; writes"
+            " take `Idempotency-Key`, and `If-Match` where a GET at the same place gives an ETag.",
         },
         "security": [{"adminToken": []}],
         "paths": paths,
@@ -58,12 +62,18 @@ def _answer_model(route: Route) -> type[BaseModel] | None:
     return Listed[route.answer]  # type: ignore[name-defined]  # mypy sees no class in a value
 
 
-def _operation(route: Route, refs: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+def _operation(route: Route, refs: dict[Any, dict[str, Any]], conditional: bool) -> dict[str, Any]:
+    least = "" if route.open else f" Takes the role `{route.role}`."
     operation: dict[str, Any] = {
         "operationId": route.handler.__name__,
         "summary": route.summary,
-        "parameters": [*_path_parameters(route.path), *_query_parameters(route)],
-        "responses": _responses(route, refs),
+        "description": route.summary + least,
+        "parameters": [
+            *_path_parameters(route.path),
+            *_query_parameters(route),
+            *_header_parameters(route, conditional),
+        ],
+        "responses": _responses(route, refs, conditional),
     }
     if route.body:
         schema = refs[route.body, "validation"]
@@ -75,7 +85,7 @@ def _operation(route: Route, refs: dict[Any, dict[str, Any]]) -> dict[str, Any]:
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": ID_PATTERN}}
         for name in re.findall(r"\{(\w+)\}", path)
     ]
 
@@ -88,6 +98,37 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
     ]
 
 
+def _header_parameters(route: Route, conditional: bool) -> list[dict[str, Any]]:
+    if route.open:
+        return []
+    if route.reads:
+        named = ["If-None-Match"] if route.tagged and not route.volatile else []
+    else:
+        named = ["Idempotency-Key", *(["If-Match"] if _conditional(route, conditional) else [])]
+    return [{"name": name, "in": "header", "required": False, **_HEADERS[name]} for name in named]
+
+
+def _conditional(route: Route, conditional: bool) -> bool:
+    return conditional and route.method in ("PATCH", "PUT", "DELETE")
+
+
+_TAGS = r'^(\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$'
+_HEADERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {
+        "description": "Sent twice, the write is done once, and the first answer given again for 24 hours.",
+        "schema": {"type": "string", "pattern": r"^[!-~]([ -~]{0,253}[!-~])?$"},
+    },
+    "If-Match": {
+        "description": "The ETag of what is to be changed; if it has changed meanwhile: 412.",
+        "schema": {"type": "string", "pattern": _TAGS},
+    },
+    "If-None-Match": {
+        "description": "The ETag of what is known already; if it is the same still: 304.",
+        "schema": {"type": "string", "pattern": _TAGS},
+    },
+}
+
+
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     """A parameter is absent, never null: the schema of what may stand there."""
     choices = [choice for choice in schema.get("anyOf", []) if choice != {"type": "null"}]
@@ -97,24 +138,33 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**choices[0], **kept} if choices else kept
 
 
-def _responses(route: Route, refs: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+def _responses(route: Route, refs: dict[Any, dict[str, Any]], conditional: bool) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": route.summary}
+    if route.tagged:
+        answer["headers"] = {"ETag": {"description": "Of what this answers.", "schema": {"type": "string"}}}
     if model := _answer_model(route):
         answer["content"] = {"application/json": {"schema": refs[model, "serialization"]}}
     elif route.status != HTTPStatus.NO_CONTENT:
         answer["content"] = {route.media: {"schema": {"type": "string"}}}
     error = {"application/json": {"schema": refs[Error, "serialization"]}}
     refusals = {
-        str(status): {"description": HTTPStatus(status).phrase, "content": error} for status in errors_of(route)
+        str(status): {"description": HTTPStatus(status).phrase, "content": error}
+        for status in errors_of(route, conditional)
     }
+    if route.reads and route.tagged and not route.volatile:
+        refusals["304"] = {"description": "It is what `If-None-Match` names."}
     return {str(route.status): answer, **refusals}
 
 
-def errors_of(route: Route) -> list[int]:
+def errors_of(route: Route, conditional: bool) -> list[int]:
     """Every status with which a route may refuse: its own, and those of its kind."""
     statuses = {*route.errors, 400, 500}
     if not route.open:
-        statuses |= {401, 429, 503}
+        statuses |= {401, 403, 429, 503}
+    if not route.reads:
+        statuses |= {409, 422}
+    if _conditional(route, conditional):
+        statuses |= {412}
     if route.body:
         statuses |= {408, 413, 415}
     return sorted(statuses)

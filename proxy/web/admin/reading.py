@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import jiter
+import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -37,7 +38,7 @@ def query_of(request: web.Request, model: type[BaseModel]) -> BaseModel:
     for name in request.query:
         if len(request.query.getall(name)) > 1:
             raise bad_request("invalid_value", f"The parameter {name[:64]!r} is given more than once.", name[:64])
-    return _validated(model, dict(request.query), "parameter")
+    return _validated(model, "parameter", lambda: model.model_validate(dict(request.query)))
 
 
 async def body_of(request: web.Request, model: type[BaseModel]) -> BaseModel:
@@ -57,12 +58,17 @@ async def body_of(request: web.Request, model: type[BaseModel]) -> BaseModel:
         raise bad_request("invalid_json", f"The body is no JSON: {fault}.") from None
     if not isinstance(read, dict):
         raise bad_request("invalid_json", "The body must be a JSON object: {…}.")
-    return _validated(model, read, "field")
-
-
-def _validated(model: type[BaseModel], fields: Mapping[str, Any], what: str) -> BaseModel:
     try:
-        return model.model_validate(fields)
+        plain = orjson.dumps(read)
+    except TypeError:
+        raise bad_request("invalid_value", "A number in the body is beyond 64 bits.") from None
+    # By JSON's own types: "false" is no boolean, and 1 is none either.
+    return _validated(model, "field", lambda: model.model_validate_json(plain, strict=True))
+
+
+def _validated(model: type[BaseModel], what: str, validate: Callable[[], BaseModel]) -> BaseModel:
+    try:
+        return validate()
     except ValidationError as fault:
         first = fault.errors(include_url=False, include_context=False, include_input=False)[0]
         raise _complaint(first, model, what) from None

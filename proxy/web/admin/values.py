@@ -13,12 +13,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints, WithJsonSchema
 
 from proxy.domain.accounts import AGENT_KINDS
+from proxy.domain.money import microusd
+from proxy.domain.policy import ATTEMPT_METERS
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$"
 _ID = re.compile(ID_PATTERN)
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
 # Microseconds up to here stay exact in a Lua number.
 _YEARS = range(1970, 2200)
+# Sums of these stay exact in Redis too.
+AMOUNT_MOST = 10**15
 
 
 def is_id(text: str) -> bool:
@@ -32,9 +36,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_folded[near[0]]!r}?" if near else ""
 
 
+# Besides what is printable: the joiners, without which Persian names and many an emoji fall apart.
+_KEPT = " \n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
+
 def _printable(text: str) -> str:
     """Control characters would reach terminals, CSV files and a database that takes no NUL."""
-    if any(not (c.isprintable() or c in " \n\t") for c in text):
+    if any(not (c.isprintable() or c in _KEPT) for c in text):
         raise ValueError("it holds control characters; only printable text is kept")
     return text
 
@@ -80,6 +88,32 @@ def _instant(value: Any) -> datetime:
     return read.astimezone(UTC)
 
 
+def _meter(text: str) -> str:
+    if text not in ATTEMPT_METERS:
+        hint = nearest(text, ATTEMPT_METERS) or f" The meters are {', '.join(ATTEMPT_METERS)}."
+        raise ValueError(f"{text[:40]!r} is no meter.{hint}")
+    return text
+
+
+def _amount(value: Any) -> int | str:
+    if type(value) is int or isinstance(value, str):
+        return value
+    raise ValueError('an amount is a whole number, or of cost_usd USD as text, such as "12.50"')
+
+
+def counted(meter: str, amount: int | str) -> int:
+    """An amount in the unit that is counted, of `cost_usd` microdollars; ValueError says what would be right."""
+    if meter == "cost_usd":
+        units = microusd(amount)
+    elif isinstance(amount, str):
+        raise ValueError(f"the amount of {meter} is a whole number, not text")
+    else:
+        units = amount
+    if not 0 < units <= AMOUNT_MOST:
+        raise ValueError(f"the amount must be more than zero and at most {AMOUNT_MOST:,}")
+    return units
+
+
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_printable)
@@ -94,6 +128,12 @@ Email = Annotated[
     AfterValidator(_email),
     AfterValidator(_printable),
     WithJsonSchema({"type": "string", "maxLength": 320, "format": "email"}),
+]
+Meter = Annotated[str, AfterValidator(_meter), WithJsonSchema({"type": "string", "enum": list(ATTEMPT_METERS)})]
+Amount = Annotated[
+    Any,
+    BeforeValidator(_amount),
+    WithJsonSchema({"type": ["integer", "string"], "examples": [1_000_000, "12.50"]}),
 ]
 Timezone = Annotated[
     str,

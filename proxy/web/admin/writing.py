@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel
 
 from proxy.web.admin.answers import Answer
 from proxy.web.admin.errors import AdminError
@@ -24,23 +23,35 @@ def answer(route: Route, result: Any) -> web.Response:
             return web.Response(body=result, headers={**_HEADERS, "Content-Type": route.media})
         return web.Response(status=route.status, headers=_HEADERS)
     if route.listed:
-        data = [_shaped(route.answer, item) for item in result.data]
+        data = [shaped(route, route.view(item)) for item in result.data]
         return _json(route.status, {"data": data, "next_cursor": result.next_cursor})
-    return _json(route.status, _shaped(route.answer, result))
+    return _json(route.status, shaped(route, route.view(result)))
 
 
 def refusal(fault: AdminError) -> web.Response:
     return _json(fault.status, fault.body(), fault.headers)
 
 
-def _shaped(model: type[BaseModel], item: Any) -> Any:
-    return model.model_validate(item).model_dump() if issubclass(model, Answer) else item
+def replayed(status: int, body: str, headers: dict[str, str]) -> web.Response:
+    """An answer that was given before."""
+    given = {**_HEADERS, **headers, **({"Content-Type": "application/json"} if body else {})}
+    return web.Response(status=status, body=body.encode(), headers=given)
+
+
+def shaped(route: Route, item: Any) -> Any:
+    """What goes out of `item`: the fields that the route's answer names."""
+    model = route.answer
+    return model.model_validate(item).model_dump() if model and issubclass(model, Answer) else item
+
+
+def encoded(value: Any) -> bytes:
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
 
 
 def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
         status=status,
-        body=orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME),
+        body=encoded(value),
         content_type="application/json",
         headers={**_HEADERS, **(headers or {})},
     )

@@ -39,12 +39,21 @@ class Catalogue(Protocol):
 
 
 class Routes:
-    """The table. `not_ready` says in a sentence what is missing before this worker can serve, or None."""
+    """The table. `not_ready` says in a sentence what is missing before this worker can serve, or None.
+
+    `details` is what an operator should know although it serves.
+    """
 
     def __init__(
-        self, journey: Journey, catalogue: Catalogue, not_ready: Callable[[], str | None], stored: Stored
+        self,
+        journey: Journey,
+        catalogue: Catalogue,
+        not_ready: Callable[[], str | None],
+        stored: Stored,
+        details: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._stored = stored
+        self._details = details
         self._catalogue = catalogue
         self._not_ready = not_ready
         self._table: dict[str, Mapping[str, Handler]] = {
@@ -124,6 +133,6 @@ class Routes:
     async def _ready(self, call: HttpCall) -> None:
         missing = self._not_ready()
         if missing is None:
-            await call.answer(200, JSON, b'{"status":"ready"}')
+            await call.answer(200, JSON, orjson.dumps({"status": "ready", "details": self._details()}))
         else:
             await call.answer(*fault_response(503, "not_ready", missing, call.request_id))

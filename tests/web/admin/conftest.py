@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,7 @@ from jsonschema import Draft202012Validator
 from proxy.web.admin.app import ROUTES
 from proxy.web.admin.openapi import document
 from tests.doubles.admin import TOKEN, AdminPlane
+from tests.doubles.admin_on_sql import AdminPlaneOnSql
 
 DOCUMENT = document(ROUTES)
 
@@ -81,13 +83,25 @@ async def client(plane: AdminPlane) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
+async def sql_client(tmp_path: Path) -> AsyncIterator[Client]:
+    """A client of a plane on a ledger of its own."""
+    plane = await AdminPlaneOnSql(f"sqlite:///{tmp_path}/ledger.db").start()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield Client(plane, session)
+    await plane.stop()
+
+
+@pytest.fixture
 async def furnished(client: Client) -> Client:
-    """A client of a plane that knows customer acme with contact ada, agent type research, agent scout."""
+    """A client of a plane that knows customer acme with contact ada, agent type research, agent scout,
+    and a webhook endpoint home that was tested."""
     for path, body in (
         ("/customers", {"id": "acme", "name": "Acme Corp", "plan": "starter"}),
         ("/customers/acme/contacts", {"id": "ada", "name": "Ada", "email": "ada@acme.example"}),
         ("/agent-types", {"id": "research", "name": "Research Agent", "kind": "langgraph"}),
         ("/agents", {"id": "scout", "name": "Scout", "customer_id": "acme", "agent_type_id": "research"}),
+        ("/webhook-endpoints", {"id": "home", "url": "https://example.com/hooks"}),
+        ("/webhook-endpoints/home/test", None),
     ):
         assert (await client.ask("POST", path, body)).status == 201
     return client
