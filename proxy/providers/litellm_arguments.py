@@ -13,8 +13,7 @@ from typing import Any
 from proxy.gateway.ports import Dispatch
 from proxy.providers.litellm_carriage import ASKS_NOTHING, CARRIAGES, STOPS_MAX, Given
 from proxy.providers.litellm_messages import Messages
-from proxy.providers.untranslatable import misshapen, not_carried, only, text_of
-from proxy.providers.untranslatable import untranslatable as untranslatable
+from proxy.providers.untranslatable import misshapen, not_carried, only, text_of, untranslatable
 
 # Known to the gate, of no effect on another wire, or said otherwise.
 UNTRANSLATED = frozenset(

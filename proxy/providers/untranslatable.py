@@ -28,10 +28,17 @@ def not_carried(param: str, instead: str = "Leave it out.") -> UpstreamFailed:
     return untranslatable(param, f"'{param}' cannot be carried over to this model's provider. {instead}")
 
 
-def text_of(holder: Mapping[str, Any], name: str, where: str) -> str:
+def text_of(holder: Mapping[str, Any], name: str, where: str = "") -> str:
     value = holder.get(name)
     if type(value) is not str:
-        raise misshapen(f"{where}.{name}")
+        raise misshapen(f"{where}.{name}" if where else name)
+    return value
+
+
+def object_of(holder: Mapping[str, Any], name: str, where: str = "") -> dict[str, Any]:
+    value = holder.get(name)
+    if type(value) is not dict:
+        raise misshapen(f"{where}.{name}" if where else name)
     return value
 
 

@@ -9,7 +9,7 @@ nothing that bears on framing or on the connection. All else, and whatever might
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from aiohttp.http import HttpVersion, HttpVersion11
@@ -30,6 +30,7 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, fields: dict[str, str]) -> None:
         self._fields = fields
+        # Asked a dozen times a request: the dictionary's own is three times as quick as what Mapping makes of it.
         self.get = fields.get  # type: ignore[method-assign]
 
     def __getitem__(self, name: str) -> str:
@@ -38,7 +39,7 @@ class Headers(Mapping[str, str]):
     def __contains__(self, name: object) -> bool:
         return name in self._fields
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
 
     def __len__(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proxy.providers.translation.responses_parts import text_in
 from proxy.providers.untranslatable import misshapen, only, text_of, untranslatable
 
 # Only OpenAI's own models tell a developer from a system; other servers know no developer.
@@ -25,7 +24,7 @@ def messages_of(body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str
     """Chat messages, and the field that each begins with; raises `UpstreamFailed` naming what it cannot say."""
     made = _Conversation()
     if body.get("instructions") is not None:
-        made.add({"role": "system", "content": text_in(body, "instructions")}, "instructions")
+        made.add({"role": "system", "content": text_of(body, "instructions")}, "instructions")
     given = body.get("input")
     if type(given) is str:
         made.add({"role": "user", "content": given}, "input")

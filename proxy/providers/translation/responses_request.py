@@ -14,8 +14,7 @@ from typing import Any
 
 from proxy.gateway.ports import UpstreamFailed
 from proxy.providers.translation.responses_input import messages_of
-from proxy.providers.translation.responses_parts import object_in
-from proxy.providers.untranslatable import misshapen, not_carried, only, text_of, untranslatable
+from proxy.providers.untranslatable import misshapen, not_carried, object_of, only, text_of, untranslatable
 
 # The same in both.
 SAME = ("temperature", "top_p", "user", "safety_identifier", "prompt_cache_key", "service_tier")
@@ -122,19 +121,19 @@ def _streamed(body: Mapping[str, Any], chat: dict[str, Any]) -> None:
 
 
 def _stream_options(body: Mapping[str, Any], chat: dict[str, Any]) -> None:
-    options = object_in(body, "stream_options")
+    options = object_of(body, "stream_options")
     only(options, ("include_obfuscation",), "stream_options")
     if options.get("include_obfuscation"):
         raise not_carried("stream_options.include_obfuscation", "Set it to false.")
 
 
 def _text(body: Mapping[str, Any], chat: dict[str, Any]) -> None:
-    text = object_in(body, "text")
+    text = object_of(body, "text")
     only(text, ("format", "verbosity"), "text")
     if text.get("verbosity") is not None:
         chat["verbosity"] = text_of(text, "verbosity", "text")
     if text.get("format") is not None:
-        wanted = object_in(text, "format", "text")
+        wanted = object_of(text, "format", "text")
         if wanted.get("type") == "json_schema":
             chat["response_format"] = {"type": "json_schema", "json_schema": _schema(wanted)}
         elif wanted.get("type") == "json_object":
@@ -151,7 +150,7 @@ def _schema(wanted: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"name": text_of(wanted, "name", "text.format")}
     if wanted.get("description") is not None:
         made["description"] = text_of(wanted, "description", "text.format")
-    made["schema"] = object_in(wanted, "schema", "text.format")
+    made["schema"] = object_of(wanted, "schema", "text.format")
     _strictness(wanted, made, "text.format")
     return made
 
@@ -165,7 +164,7 @@ def _strictness(given: Mapping[str, Any], made: dict[str, Any], where: str) -> N
 
 def _reasoning(body: Mapping[str, Any], chat: dict[str, Any]) -> None:
     """A summary is of no effect: what the upstream tells of its reasoning comes in any case."""
-    reasoning = object_in(body, "reasoning")
+    reasoning = object_of(body, "reasoning")
     only(reasoning, ("effort", "summary", "generate_summary", "context", "mode"), "reasoning")
     for name, harmless in (("context", "auto"), ("mode", "standard")):
         if reasoning.get(name) not in (None, harmless):
@@ -220,7 +219,7 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
     if tool.get("description") is not None:
         function["description"] = text_of(tool, "description", where)
     if tool.get("parameters") is not None:
-        function["parameters"] = object_in(tool, "parameters", where)
+        function["parameters"] = object_of(tool, "parameters", where)
     _strictness(tool, function, where)
     return {"type": "function", "function": function}
 
